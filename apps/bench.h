@@ -1,0 +1,10 @@
+// The bench subcommands.
+#pragma once
+
+#include "apps/command.h"
+
+namespace espalier {
+
+void add_bench_model(CLI::App& bench, Runner& run);
+
+}  // namespace espalier

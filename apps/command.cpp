@@ -1,0 +1,46 @@
+#include "apps/command.h"
+
+#include <cstdio>
+
+#include "base/error.h"
+#include "espalier/espalier.h"
+
+namespace espalier {
+
+void add_common(CLI::App& command, CommonOptions& options, bool json) {
+    command.add_option("--threads", options.threads, "Threads of one call")->check(CLI::Range(1, 1024))->capture_default_str();
+    command.add_option("--isa", options.isa, "Instruction set (default: ESPALIER_ISA, else the best of this machine)")
+        ->check(CLI::IsMember({"scalar", "avx2", "avx512", "neon"}));
+    command.add_option("--backend", options.backend, "Dense layers by oneDNN or by our own kernels")->check(CLI::IsMember({"onednn", "native"}));
+    command.add_option("--device", options.device, "cpu (this build has no other)")->capture_default_str();
+    command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
+    if (json) command.add_flag("--json", options.json, "JSON to stdout");
+}
+
+ModelOptions model_options(const CommonOptions& options) {
+    if (options.device != "cpu")
+        throw Error(Status::unsupported, "--device: expected cpu (this build has no CUDA), found %s", options.device.c_str());
+    ModelOptions inner;
+    inner.isa = options.isa;
+    inner.backend = options.backend;
+    inner.map = !options.no_mmap;
+    return inner;
+}
+
+std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options) {
+    return Model::open(path.c_str(), model_options(options));
+}
+
+std::string json_text(const Json& value) {
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void print_json(const Json& value) {
+    std::printf("%s\n", json_text(value).c_str());
+}
+
+std::string version_text() {
+    return std::string("espalier ") + espalier_version();
+}
+
+}  // namespace espalier

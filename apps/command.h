@@ -1,0 +1,50 @@
+// What the subcommands share: common options, opening a model, output.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "runtime/context.h"
+#include "runtime/model.h"
+
+namespace espalier {
+
+// Keys keep the order in which they are written.
+using Json = nlohmann::ordered_json;
+
+struct CommonOptions {
+    int threads = 1;
+    std::string isa, backend, device = "cpu";
+    bool no_mmap = false;
+    bool json = false;
+};
+
+// Adds --threads, --isa, --backend, --device, --no-mmap and, if wanted, --json.
+void add_common(CLI::App& command, CommonOptions& options, bool json);
+
+std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options);
+ModelOptions model_options(const CommonOptions& options);
+
+// One line to stdout. Invalid UTF-8 in strings is replaced, never an error.
+void print_json(const Json& value);
+std::string json_text(const Json& value);
+
+// "0.1.0", the commit where known.
+std::string version_text();
+
+// A subcommand registers itself, and sets `run` to what main calls if it was chosen; run returns the exit status.
+using Runner = std::function<int()>;
+void add_convert(CLI::App& app, Runner& run);
+void add_inspect(CLI::App& app, Runner& run);
+void add_verify(CLI::App& app, Runner& run);
+void add_classify(CLI::App& app, Runner& run);
+void add_embed(CLI::App& app, Runner& run);
+void add_glue(CLI::App& app, Runner& run);
+void add_routes(CLI::App& app, Runner& run);
+void add_bench(CLI::App& app, Runner& run);
+
+}  // namespace espalier

@@ -1,0 +1,70 @@
+#include "apps/lines.h"
+
+#include <utf8proc.h>
+
+#include <iostream>
+
+#include "base/error.h"
+
+namespace espalier {
+
+size_t find_invalid_utf8(std::string_view text) {
+    size_t i = 0;
+    while (i < text.size()) {
+        if (static_cast<unsigned char>(text[i]) < 0x80) {
+            ++i;
+            continue;
+        }
+        utf8proc_int32_t code_point = 0;
+        const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i, static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
+        if (length <= 0) return i;
+        i += static_cast<size_t>(length);
+    }
+    return std::string_view::npos;
+}
+
+namespace {
+
+// The input, or the reason why it is bad.
+std::optional<std::string> parse(std::string_view line, TextInput& input) {
+    const size_t invalid = find_invalid_utf8(line);
+    if (invalid != std::string_view::npos) return "expected UTF-8, found an ill-formed byte at " + std::to_string(invalid);
+    const size_t tab = line.find('\t');
+    input = {line.substr(0, tab), std::nullopt};
+    if (tab == std::string_view::npos) return std::nullopt;
+    input.pair = line.substr(tab + 1);
+    if (input.pair->find('\t') != std::string_view::npos) return "expected at most one tab (it parts a pair), found more";
+    return std::nullopt;
+}
+
+}  // namespace
+
+bool for_each_text(const std::vector<std::string>& arguments, const std::function<void(const TextInput&)>& use,
+                   const std::function<void(const std::string& message)>& bad) {
+    bool good = true;
+    size_t number = 0;
+    const auto take = [&](const char* what, std::string_view line) {
+        TextInput input;
+        const std::string where = what + (" " + std::to_string(++number)) + ": ";
+        try {
+            const auto reason = parse(line, input);
+            if (!reason) return use(input);
+            bad(where + *reason);
+        } catch (const Error& error) {
+            bad(where + error.what());
+        }
+        good = false;
+    };
+    if (!arguments.empty()) {
+        for (const std::string& argument : arguments) take("text", argument);
+        return good;
+    }
+    for (std::string line; std::getline(std::cin, line);) {
+        if (line.ends_with('\r')) line.pop_back();
+        take("line", line);
+    }
+    if (std::cin.bad()) throw Error(Status::io, "stdin: cannot read");
+    return good;
+}
+
+}  // namespace espalier

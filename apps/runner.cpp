@@ -1,0 +1,59 @@
+#include "apps/runner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace espalier {
+
+void TokenizedTexts::add(const Context::Tokens& tokens) {
+    ids_.insert(ids_.end(), tokens.ids.begin(), tokens.ids.end());
+    types_.insert(types_.end(), tokens.types.begin(), tokens.types.end());
+    ends_.push_back(ids_.size());
+    truncated_ += tokens.truncated ? 1 : 0;
+}
+
+void for_each_batch(const Context& context, const TokenizedTexts& texts, bool sorted,
+                    const std::function<void(const Batch& batch, std::span<const uint32_t> members)>& use) {
+    std::vector<uint32_t> order(texts.size());
+    std::iota(order.begin(), order.end(), 0u);
+    if (sorted) std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return texts.length(a) > texts.length(b); });
+    std::vector<int32_t> ids;
+    std::vector<uint8_t> types;
+    std::vector<uint32_t> offsets;
+    for (size_t first = 0; first < order.size();) {
+        ids.clear();
+        types.clear();
+        offsets.assign(1, 0);
+        size_t next = first;
+        while (next < order.size() && next - first < context.max_sequences() && ids.size() + texts.length(order[next]) <= context.max_tokens()) {
+            const auto text_ids = texts.ids(order[next]);
+            const auto text_types = texts.types(order[next]);
+            ids.insert(ids.end(), text_ids.begin(), text_ids.end());
+            types.insert(types.end(), text_types.begin(), text_types.end());
+            offsets.push_back(static_cast<uint32_t>(ids.size()));
+            ++next;
+        }
+        use({ids, types, offsets}, std::span(order).subspan(first, next - first));
+        first = next;
+    }
+}
+
+Decision decide(const Model& model, uint32_t head, std::span<const float> scores) {
+    const HeadSpec& spec = model.spec().heads[head];
+    Decision decision;
+    if (spec.kind == HeadKind::regression) {
+        decision.regression = true;
+        decision.value = scores[0];
+        decision.label = "value";
+        return decision;
+    }
+    decision.index = static_cast<uint32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+    float sum = 0;
+    for (const float score : scores) sum += std::exp(score - scores[decision.index]);
+    decision.value = 1.0F / sum;
+    decision.label = spec.label_count > 0 ? model.label(head, decision.index) : std::to_string(decision.index);
+    return decision;
+}
+
+}  // namespace espalier

@@ -1,0 +1,13 @@
+#include "kernels/activation/activation-inl.h"
+
+#include "kernels/cpu/neon.h"
+
+namespace espalier::neon {
+
+using Arch = xsimd::neon64;
+
+void activate(Activation activation, float* values, size_t count) {
+    activate_values<Arch>(activation, values, count);
+}
+
+}  // namespace espalier::neon

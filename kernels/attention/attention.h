@@ -1,0 +1,36 @@
+// Scaled dot-product attention of one head over one sequence (arXiv 1706.03762, section 3.2.1), on a packed
+// query|key|value buffer: no per-head copies but the transposed keys.
+#pragma once
+
+#include <cstddef>
+
+#include "base/checked.h"
+
+namespace espalier {
+
+struct AttentionShape {
+    size_t heads = 0, kv_heads = 0, head_dimension = 0;
+    float scale = 0;  // scores are multiplied by it before the softmax
+
+    size_t query_width() const { return heads * head_dimension; }
+    size_t row_stride() const { return (heads + 2 * kv_heads) * head_dimension; }
+};
+
+// Query rows whose scores are held at once: a multiple of every kernel's tile height (6 and 4), small enough
+// that the scores of a 512-token sequence (24 KiB) stay in the first-level cache.
+inline constexpr size_t attention_query_block = 12;
+// Keys are padded to a multiple of this, the widest tile of any kernel.
+inline constexpr size_t attention_key_multiple = 64;
+
+// Floats of scratch for a sequence of at most `tokens` tokens: transposed keys, scores.
+inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
+    return (shape.head_dimension + attention_query_block) * round_up(tokens, attention_key_multiple);
+}
+
+// qkv: [tokens, row_stride] float32, a row being all queries, all keys, all values, head by head; reading
+// up to 64 floats past its end must be allowed. out: [tokens, query_width], the columns of `head` are
+// written. scratch: attention_scratch floats, for this call only.
+using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
+                                 float* scratch);
+
+}  // namespace espalier

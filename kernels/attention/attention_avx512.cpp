@@ -1,0 +1,13 @@
+#include "kernels/attention/attention-inl.h"
+
+#include "kernels/cpu/avx512.h"
+
+namespace espalier::avx512 {
+
+using Arch = xsimd::avx512bw;
+
+void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out, float* scratch) {
+    attention_head<Arch>(shape, qkv, tokens, head, out, scratch);
+}
+
+}  // namespace espalier::avx512

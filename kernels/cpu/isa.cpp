@@ -1,0 +1,67 @@
+#include "kernels/cpu/isa.h"
+
+#include <array>
+
+namespace espalier {
+namespace {
+
+constexpr std::array all{Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512};
+
+struct Available {
+    std::array<Isa, all.size()> isas{};
+    size_t count = 0;
+    Available() {
+        for (const Isa isa : all) {
+            if (isa_available(isa)) isas[count++] = isa;
+        }
+    }
+};
+
+}  // namespace
+
+const char* name_of(Isa isa) {
+    switch (isa) {
+        case Isa::scalar: return "scalar";
+        case Isa::avx2: return "avx2";
+        case Isa::avx512: return "avx512";
+        case Isa::neon: return "neon";
+    }
+    return "unknown";
+}
+
+std::optional<Isa> isa_from_name(std::string_view name) {
+    for (const Isa isa : all) {
+        if (name == name_of(isa)) return isa;
+    }
+    return std::nullopt;
+}
+
+bool isa_available(Isa isa) {
+    switch (isa) {
+        case Isa::scalar: return true;
+#if defined(ESPALIER_X86)
+        // __builtin_cpu_supports reads CPUID and XGETBV: a system that does not save the registers counts as without.
+        case Isa::avx2:
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        case Isa::avx512:
+            return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512vl");
+#endif
+#if defined(ESPALIER_NEON)
+        case Isa::neon: return true;  // part of every AArch64
+#endif
+        default: return false;
+    }
+}
+
+std::span<const Isa> available_isas() {
+    static const Available available;
+    return std::span(available.isas).first(available.count);
+}
+
+Isa best_isa() {
+    return available_isas().back();
+}
+
+}  // namespace espalier

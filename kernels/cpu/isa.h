@@ -1,0 +1,22 @@
+// The instruction sets that kernels are written for, and which of them this machine can run.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace espalier {
+
+enum class Isa { scalar, avx2, avx512, neon };
+
+const char* name_of(Isa isa);
+std::optional<Isa> isa_from_name(std::string_view name);
+
+// Compiled in, and supported by processor and operating system (which must save the wide registers).
+bool isa_available(Isa isa);
+// The fastest available one.
+Isa best_isa();
+// All available ones, slowest first: for differential tests.
+std::span<const Isa> available_isas();
+
+}  // namespace espalier

@@ -1,0 +1,13 @@
+#include "kernels/dense/gemm-inl.h"
+
+#include "kernels/cpu/avx2.h"
+
+namespace espalier::avx2 {
+
+using Arch = xsimd::fma3<xsimd::avx2>;
+
+void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel, float* y) {
+    gemm_panels<Arch>(dense, x, rows, first_panel, last_panel, y);
+}
+
+}  // namespace espalier::avx2

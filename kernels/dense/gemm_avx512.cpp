@@ -1,0 +1,13 @@
+#include "kernels/dense/gemm-inl.h"
+
+#include "kernels/cpu/avx512.h"
+
+namespace espalier::avx512 {
+
+using Arch = xsimd::avx512bw;
+
+void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel, float* y) {
+    gemm_panels<Arch>(dense, x, rows, first_panel, last_panel, y);
+}
+
+}  // namespace espalier::avx512

@@ -1,0 +1,13 @@
+#include "kernels/norm/norm-inl.h"
+
+#include "kernels/cpu/neon.h"
+
+namespace espalier::neon {
+
+using Arch = xsimd::neon64;
+
+void norm(const NormWeights& n, const float* x, const float* residual, float* y, size_t tokens) {
+    norm_rows<Arch>(n, x, residual, y, tokens);
+}
+
+}  // namespace espalier::neon

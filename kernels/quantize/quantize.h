@@ -1,0 +1,19 @@
+// Stored number types to float32 and back. 8-bit is symmetric: one scale a row, scale = absmax / 127, round
+// to nearest even, so that value = stored * scale.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/types.h"
+
+namespace espalier {
+
+// source: [count] of a type with numbers (f32, f16, bf16, s8); target: [count] float32. s8: times `scale`.
+using WidenKernel = void (*)(TensorType type, const void* source, float scale, float* target, size_t count);
+
+// The scale of one row, and the row rounded by it. A row of zeros has scale 0. Values must be finite.
+float row_scale(const float* row, size_t count);
+void quantize_row(const float* row, float scale, int8_t* target, size_t count);
+
+}  // namespace espalier

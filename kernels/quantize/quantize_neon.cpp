@@ -1,0 +1,30 @@
+// Stored types to float32; specification: quantize_scalar.cpp.
+#include <arm_neon.h>
+
+#include "kernels/cpu/neon.h"
+#include "kernels/cpu/scalar.h"
+
+namespace espalier::neon {
+namespace {
+
+float32x4_t load4(TensorType type, const void* source, size_t i, float scale) {
+    if (type == TensorType::f16) return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(static_cast<const uint16_t*>(source) + i)));
+    if (type == TensorType::bf16)
+        return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(static_cast<const uint16_t*>(source) + i), 16));
+    const auto* bytes = static_cast<const int8_t*>(source) + i;
+    const int32_t values[4] = {bytes[0], bytes[1], bytes[2], bytes[3]};
+    return vmulq_n_f32(vcvtq_f32_s32(vld1q_s32(values)), scale);
+}
+
+}  // namespace
+
+void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
+    size_t i = 0;
+    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
+        for (; i + 4 <= count; i += 4) vst1q_f32(target + i, load4(type, source, i, scale));
+    }
+    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
+    scalar::widen(type, rest, scale, target + i, count - i);
+}
+
+}  // namespace espalier::neon

@@ -1,0 +1,40 @@
+// The specification of the stored types.
+#include <cmath>
+
+#include "base/float16.h"
+#include "kernels/cpu/scalar.h"
+
+namespace espalier {
+
+float row_scale(const float* row, size_t count) {
+    float largest = 0;
+    for (size_t i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(row[i]));
+    return largest / 127.0F;
+}
+
+void quantize_row(const float* row, float scale, int8_t* target, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+        // nearbyint rounds to nearest even in the default mode. The quotient of the largest value can round
+        // to 127.00001 but not to 128.
+        target[i] = scale > 0 ? static_cast<int8_t>(std::nearbyint(row[i] / scale)) : int8_t{0};
+    }
+}
+
+}  // namespace espalier
+
+namespace espalier::scalar {
+
+void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+        switch (type) {
+            case TensorType::f32: target[i] = static_cast<const float*>(source)[i]; break;
+            case TensorType::f16: target[i] = float_from_half(static_cast<const uint16_t*>(source)[i]); break;
+            case TensorType::bf16: target[i] = float_from_bfloat(static_cast<const uint16_t*>(source)[i]); break;
+            case TensorType::s8: target[i] = scale * static_cast<float>(static_cast<const int8_t*>(source)[i]); break;
+            case TensorType::u8:
+            case TensorType::u32: target[i] = 0; break;  // no numbers: the reader refuses them as weights
+        }
+    }
+}
+
+}  // namespace espalier::scalar

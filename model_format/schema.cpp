@@ -1,0 +1,158 @@
+#include "model_format/schema.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace espalier {
+
+TensorName tensor_name(const char* format, ...) {
+    TensorName name;
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(name.text, sizeof(name.text), format, arguments);
+    va_end(arguments);
+    return name;
+}
+
+TensorName part_tensor(uint64_t block, uint64_t part, const char* suffix) {
+    return tensor_name("blocks.%llu.parts.%llu.%s", static_cast<unsigned long long>(block),
+                       static_cast<unsigned long long>(part), suffix);
+}
+
+namespace {
+
+class Collector {
+   public:
+    explicit Collector(std::pmr::vector<TensorNeed>& needs) : needs_(needs) {}
+
+    void add(const TensorName& name, TensorRole role, std::initializer_list<uint64_t> dimensions) {
+        TensorNeed need{name, role, static_cast<uint32_t>(dimensions.size()), {1, 1, 1, 1}};
+        size_t axis = 0;
+        for (const uint64_t dimension : dimensions) need.dimensions[axis++] = dimension;
+        needs_.push_back(need);
+    }
+    void weight(const TensorName& name, std::initializer_list<uint64_t> dimensions) {
+        add(name, TensorRole::weight, dimensions);
+    }
+    void vector(const TensorName& name, std::initializer_list<uint64_t> dimensions) {
+        add(name, TensorRole::vector, dimensions);
+    }
+
+   private:
+    std::pmr::vector<TensorNeed>& needs_;
+};
+
+unsigned long long wide(uint64_t value) {
+    return value;
+}
+
+void add_norm(Collector& out, const ModelSpec& spec, const char* prefix) {
+    out.vector(tensor_name("%s.weight", prefix), {spec.hidden});
+    if (spec.norm == Norm::layer_norm && !spec.has(model_flag::norm_without_bias))
+        out.vector(tensor_name("%s.bias", prefix), {spec.hidden});
+}
+
+void add_embeddings(Collector& out, const ModelSpec& spec) {
+    out.weight(tensor_name("embeddings.word"), {spec.vocabulary, spec.hidden});
+    if (spec.positions == Positions::learned)
+        out.weight(tensor_name("embeddings.position"), {spec.max_positions, spec.hidden});
+    if (spec.token_types > 0) out.weight(tensor_name("embeddings.type"), {spec.token_types, spec.hidden});
+    if (spec.has(model_flag::embedding_norm)) add_norm(out, spec, "embeddings.norm");
+}
+
+void add_attention(Collector& out, const ModelSpec& spec, uint64_t index) {
+    const BlockSpec& block = spec.blocks[index];
+    if (!block.has(block_flag::attention)) return;
+    const auto b = wide(index);
+    out.weight(tensor_name("blocks.%llu.attention.qkv.weight", b), {block.qkv_width(), spec.hidden});
+    if (block.has(block_flag::qkv_bias)) out.vector(tensor_name("blocks.%llu.attention.qkv.bias", b), {block.qkv_width()});
+    out.weight(tensor_name("blocks.%llu.attention.out.weight", b), {spec.hidden, block.query_width()});
+    if (block.has(block_flag::output_bias)) out.vector(tensor_name("blocks.%llu.attention.out.bias", b), {spec.hidden});
+    add_norm(out, spec, tensor_name("blocks.%llu.attention.norm", b).text);
+}
+
+void add_dense(Collector& out, const ModelSpec& spec, const PartSpec& part, uint64_t b, uint64_t p) {
+    out.weight(part_tensor(b, p, "up.weight"), {part.width, spec.hidden});
+    if (part.has(part_flag::gated)) out.weight(part_tensor(b, p, "gate.weight"), {part.width, spec.hidden});
+    if (part.has(part_flag::up_bias)) out.vector(part_tensor(b, p, "up.bias"), {part.width});
+    out.weight(part_tensor(b, p, "down.weight"), {spec.hidden, part.width});
+    if (part.has(part_flag::output_bias)) out.vector(part_tensor(b, p, "down.bias"), {spec.hidden});
+}
+
+void add_leaf_forest(Collector& out, const ModelSpec& spec, const PartSpec& part, uint64_t b, uint64_t p) {
+    const uint64_t trees = part.trees, nodes = part.nodes_per_tree(), leaves = part.leaves_per_tree();
+    if (nodes > 0) {
+        out.weight(part_tensor(b, p, "node.weight"), {trees, nodes, spec.hidden});
+        out.vector(part_tensor(b, p, "node.threshold"), {trees, nodes});
+    }
+    if (part.leaf_width > 0) {
+        out.weight(part_tensor(b, p, "leaf.up.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+        if (part.has(part_flag::gated))
+            out.weight(part_tensor(b, p, "leaf.gate.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+        if (part.has(part_flag::up_bias))
+            out.vector(part_tensor(b, p, "leaf.up.bias"), {trees, leaves, part.leaf_width});
+        out.weight(part_tensor(b, p, "leaf.down.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+    }
+    if (part.has(part_flag::output_bias)) out.weight(part_tensor(b, p, "leaf.bias"), {trees, leaves, spec.hidden});
+}
+
+void add_neuron_forest(Collector& out, const ModelSpec& spec, const PartSpec& part, uint64_t b, uint64_t p) {
+    const uint64_t trees = part.trees, nodes = part.nodes_per_tree();
+    out.weight(part_tensor(b, p, "in.weight"), {trees, nodes, spec.hidden});
+    if (part.has(part_flag::gated)) out.weight(part_tensor(b, p, "gate.weight"), {trees, nodes, spec.hidden});
+    if (part.has(part_flag::up_bias)) out.vector(part_tensor(b, p, "in.bias"), {trees, nodes});
+    out.weight(part_tensor(b, p, "out.weight"), {trees, nodes, spec.hidden});
+    if (part.has(part_flag::output_bias)) out.vector(part_tensor(b, p, "out.bias"), {spec.hidden});
+}
+
+void add_parts(Collector& out, const ModelSpec& spec, uint64_t index) {
+    const auto parts = spec.parts_of(spec.blocks[index]);
+    if (parts.empty()) return;
+    for (uint64_t p = 0; p < parts.size(); ++p) {
+        switch (parts[p].kind) {
+            case PartKind::dense: add_dense(out, spec, parts[p], index, p); break;
+            case PartKind::leaf_forest: add_leaf_forest(out, spec, parts[p], index, p); break;
+            case PartKind::neuron_forest: add_neuron_forest(out, spec, parts[p], index, p); break;
+        }
+    }
+}
+
+void add_heads(Collector& out, const ModelSpec& spec) {
+    for (uint64_t h = 0; h < spec.heads.size(); ++h) {
+        const HeadSpec& head = spec.heads[h];
+        const auto n = wide(h);
+        if (head.dense_width > 0) {
+            out.weight(tensor_name("heads.%llu.dense.weight", n), {head.dense_width, spec.hidden});
+            if (head.has(head_flag::dense_bias)) out.vector(tensor_name("heads.%llu.dense.bias", n), {head.dense_width});
+        }
+        out.weight(tensor_name("heads.%llu.out.weight", n),
+                   {head.outputs, head.dense_width > 0 ? head.dense_width : spec.hidden});
+        if (head.has(head_flag::output_bias)) out.vector(tensor_name("heads.%llu.out.bias", n), {head.outputs});
+    }
+}
+
+}  // namespace
+
+std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_resource* memory) {
+    std::pmr::vector<TensorNeed> needs(memory);
+    needs.reserve(16 + spec.blocks.size() * 8 + spec.parts.size() * 8 + spec.heads.size() * 4);
+    Collector out(needs);
+    add_embeddings(out, spec);
+    for (uint64_t b = 0; b < spec.blocks.size(); ++b) {
+        add_attention(out, spec, b);
+        add_parts(out, spec, b);
+        // A block without attention, or without parts, lacks that whole sublayer, its norm included.
+        if (spec.blocks[b].part_count > 0) add_norm(out, spec, tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
+    }
+    if (spec.has(model_flag::final_norm)) add_norm(out, spec, "final_norm");
+    add_heads(out, spec);
+    if (spec.family == Family::decoder && !spec.has(model_flag::tied_output))
+        out.weight(tensor_name("output.weight"), {spec.vocabulary, spec.hidden});
+    if (spec.tokenizer.kind != TokenizerKind::none) {
+        out.add(tensor_name("tokenizer.offsets"), TensorRole::vocabulary, {uint64_t{spec.vocabulary} + 1});
+        out.add(tensor_name("tokenizer.bytes"), TensorRole::vocabulary, {0});
+    }
+    return needs;
+}
+
+}  // namespace espalier

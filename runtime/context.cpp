@@ -1,0 +1,230 @@
+#include "runtime/context.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace espalier {
+namespace {
+
+size_t tokens_of(const Model& model, const ContextOptions& options) {
+    const ModelSpec& spec = model.spec();
+    const size_t one = spec.tokenizer.max_tokens > 0 ? spec.tokenizer.max_tokens : spec.max_positions;
+    return options.max_tokens > 0 ? options.max_tokens : one;
+}
+
+size_t sequences_of(size_t tokens, const ContextOptions& options) {
+    return options.max_sequences > 0 ? options.max_sequences : std::min<size_t>(64, tokens);
+}
+
+void check_options(const ContextOptions& options) {
+    // Above any machine that exists; keeps sizes far from overflow.
+    if (options.threads < 1 || options.threads > 1024)
+        throw Error(Status::invalid_argument, "context: threads: expected 1 to 1024, found %d", options.threads);
+    constexpr uint32_t most = 1u << 24;
+    if (options.max_tokens > most || options.max_sequences > most)
+        throw Error(Status::invalid_argument, "context: expected at most %u tokens and sequences, found %u and %u", most, options.max_tokens,
+                    options.max_sequences);
+}
+
+// What decides the sizes of buffers, over all blocks.
+struct Widest {
+    size_t qkv = 0, query = 0, inner = 0, dense_parts = 0, thread_scratch = 0;
+};
+
+Widest widest_of(const Model& model, size_t max_tokens) {
+    Widest widest;
+    const ModelSpec& spec = model.spec();
+    const size_t longest = std::min<size_t>(max_tokens, spec.max_positions);
+    widest.thread_scratch = spec.hidden * sizeof(float);  // an embedding row
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        if (block.qkv) {
+            widest.qkv = std::max(widest.qkv, block.attention.row_stride());
+            widest.query = std::max(widest.query, block.attention.query_width());
+            widest.thread_scratch = std::max(widest.thread_scratch, attention_scratch(block.attention, longest) * sizeof(float));
+        }
+        size_t dense_parts = 0;
+        for (const PreparedPart& part : block.parts) {
+            switch (part.spec->kind) {
+                case PartKind::dense:
+                    widest.inner = std::max<size_t>(widest.inner, part.spec->width);
+                    ++dense_parts;
+                    break;
+                case PartKind::leaf_forest:
+                    widest.thread_scratch = std::max(widest.thread_scratch, scratch_bytes(part.leaf_forest, max_tokens));
+                    break;
+                case PartKind::neuron_forest:
+                    widest.thread_scratch = std::max(widest.thread_scratch, scratch_bytes(part.neuron_forest, max_tokens));
+                    break;
+            }
+        }
+        widest.dense_parts = std::max(widest.dense_parts, dense_parts);
+    }
+    return widest;
+}
+
+Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens, size_t max_sequences, int threads,
+                                   std::span<ForestRoutes> routes) {
+    const ModelSpec& spec = model.spec();
+    const Widest widest = widest_of(model, max_tokens);
+    const size_t rows = padded_rows(max_tokens), pooled_rows = padded_rows(max_sequences), hidden = spec.hidden;
+    Workspace w;
+    w.x = arena.take<float>(rows * hidden);
+    w.y = arena.take<float>(rows * hidden);
+    if (spec.norm_placement == NormPlacement::pre) w.normed = arena.take<float>(rows * hidden);
+    if (widest.dense_parts > 1) w.extra = arena.take<float>(rows * hidden);
+    // Attention loads whole vectors past the last value of the last row.
+    if (widest.qkv > 0) w.qkv = arena.take<float>(rows * widest.qkv + 64);
+    if (widest.query > 0) w.mix = arena.take<float>(rows * widest.query);
+    if (widest.inner > 0) w.inner = arena.take<float>(rows * widest.inner);
+    w.pooled = arena.take<float>(pooled_rows * hidden);
+    size_t head_inner = 0, head_out = 0;
+    for (const HeadSpec& head : spec.heads) {
+        head_inner = std::max<size_t>(head_inner, head.dense_width);
+        head_out = std::max<size_t>(head_out, head.outputs);
+    }
+    w.head_inner = arena.take<float>(pooled_rows * head_inner);
+    w.head_out = arena.take<float>(pooled_rows * head_out);
+    w.thread_scratch_bytes = round_up(widest.thread_scratch, 64);
+    w.thread_scratch = arena.take<std::byte>(w.thread_scratch_bytes * static_cast<size_t>(threads));
+    const size_t text = std::min<size_t>(max_tokens, spec.tokenizer.max_tokens);
+    w.ids = arena.take<int32_t>(text);
+    w.types = arena.take<uint8_t>(text);
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        for (const PreparedPart& part : block.parts) {
+            if (!part.spec->is_forest()) continue;
+            const ForestRoutes taken{arena.take<uint32_t>(max_tokens * part.spec->trees), arena.take<float>(max_tokens * part.spec->trees)};
+            if (part.forest < routes.size()) routes[part.forest] = taken;
+        }
+    }
+    return w;
+}
+
+}  // namespace
+
+size_t Context::arena_bytes(const Model& model, const ContextOptions& options) {
+    check_options(options);
+    Arena counting(nullptr);
+    const size_t tokens = tokens_of(model, options);
+    lay_out_workspace(counting, model, tokens, sequences_of(tokens, options), options.threads, {});
+    return counting.used();
+}
+
+Context::Context(const Model& model, const ContextOptions& options)
+    : model_(model),
+      threads_(options.threads),
+      max_tokens_(tokens_of(model, options)),
+      max_sequences_(sequences_of(max_tokens_, options)),
+      cancel_(options.cancel),
+      routes_(model.prepared().forests, model.memory()),
+      tokenizer_scratch_(model.memory()) {
+    arena_bytes_ = arena_bytes(model, options);
+    std::byte* base = options.arena.data();
+    if (base != nullptr && (reinterpret_cast<uintptr_t>(base) % 64 != 0 || options.arena.size() < arena_bytes_))
+        throw Error(Status::invalid_argument, "context: arena: expected %zu bytes at a multiple of 64, found %zu bytes at %p", arena_bytes_,
+                    options.arena.size(), static_cast<void*>(base));
+    dense_ = model.backend().make_runner(threads_);
+    if (base == nullptr) {
+        owned_arena_ = model.memory()->allocate(arena_bytes_, 64);
+        base = static_cast<std::byte*>(owned_arena_);
+    }
+    Arena arena(base);
+    work_ = lay_out_workspace(arena, model_, max_tokens_, max_sequences_, threads_, routes_);
+}
+
+Context::~Context() {
+    if (owned_arena_ != nullptr) model_.memory()->deallocate(owned_arena_, arena_bytes_, 64);
+}
+
+void Context::check(const Batch& batch) const {
+    const ModelSpec& spec = model_.spec();
+    const auto fail = [](const char* what, size_t where, unsigned long long expected, unsigned long long found) {
+        throw Error(Status::invalid_argument, "batch: %s %zu: expected at most %llu, found %llu", what, where, expected, found);
+    };
+    if (batch.offsets.size() < 2 || batch.offsets[0] != 0)
+        throw Error(Status::invalid_argument, "batch: expected at least one sequence and offsets that start with 0");
+    if (batch.sequences() > max_sequences_ || batch.tokens() > max_tokens_)
+        throw Error(Status::too_long, "batch: expected at most %zu sequences of %zu tokens in all (the context's limits), found %zu of %zu",
+                    max_sequences_, max_tokens_, batch.sequences(), batch.tokens());
+    if (!batch.types.empty() && batch.types.size() != batch.ids.size())
+        throw Error(Status::invalid_argument, "batch: expected as many types as ids (%zu), found %zu", batch.ids.size(), batch.types.size());
+    for (size_t s = 0; s < batch.sequences(); ++s) {
+        if (batch.offsets[s + 1] <= batch.offsets[s] || batch.offsets[s + 1] > batch.tokens())
+            throw Error(Status::invalid_argument, "batch: offset %zu: expected %u to %zu, found %u", s + 1, batch.offsets[s] + 1, batch.tokens(),
+                        batch.offsets[s + 1]);
+        if (batch.length(s) > spec.max_positions)
+            throw Error(Status::too_long, "batch: sequence %zu: expected at most %u tokens (the model's positions), found %zu", s, spec.max_positions,
+                        batch.length(s));
+    }
+    for (size_t t = 0; t < batch.tokens(); ++t) {
+        if (batch.ids[t] < 0 || static_cast<uint32_t>(batch.ids[t]) >= spec.vocabulary)
+            throw Error(Status::invalid_argument, "batch: token %zu: expected an id of 0 to %u, found %d", t, spec.vocabulary - 1, batch.ids[t]);
+        if (!batch.types.empty() && batch.types[t] >= std::max<uint32_t>(spec.token_types, 1))
+            fail("type of token", t, spec.token_types > 0 ? spec.token_types - 1 : 0, batch.types[t]);
+    }
+}
+
+void Context::check_cancelled() const {
+    if (cancel_ == nullptr) return;
+    if (__atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0) throw Error(Status::cancelled, "cancelled by the caller");
+}
+
+std::span<const float> Context::encode(const Batch& batch) {
+    check(batch);
+    tokens_ = 0;  // routes of a call that fails half-way mean nothing
+    run(batch);
+    tokens_ = batch.tokens();
+    return {work_.x, batch.tokens() * model_.spec().hidden};
+}
+
+std::span<const float> Context::embed(const Batch& batch) {
+    encode(batch);
+    const ModelSpec& spec = model_.spec();
+    pool(batch, spec.pooling == Pooling::none ? Pooling::mean : spec.pooling);
+    if (spec.has(model_flag::normalise_output)) {
+        for (size_t s = 0; s < batch.sequences(); ++s) {
+            float* vector = work_.pooled + s * spec.hidden;
+            double squares = 0;
+            for (size_t i = 0; i < spec.hidden; ++i) squares += static_cast<double>(vector[i]) * vector[i];
+            // torch.nn.functional.normalize: at least 1e-12.
+            const auto scale = static_cast<float>(1.0 / std::max(std::sqrt(squares), 1e-12));
+            for (size_t i = 0; i < spec.hidden; ++i) vector[i] *= scale;
+        }
+    }
+    return {work_.pooled, batch.sequences() * spec.hidden};
+}
+
+std::span<const float> Context::score(const Batch& batch, uint32_t head) {
+    if (head >= model_.prepared().heads.size())
+        throw Error(Status::invalid_argument, "head: expected a number below %zu (the model's heads), found %u", model_.prepared().heads.size(), head);
+    encode(batch);
+    const PreparedHead& prepared = model_.prepared().heads[head];
+    pool(batch, prepared.spec->pooling);
+    const float* input = work_.pooled;
+    if (prepared.dense) {
+        dense_->run(*prepared.dense, input, work_.head_inner, batch.sequences());
+        input = work_.head_inner;
+    }
+    dense_->run(*prepared.out, input, work_.head_out, batch.sequences());
+    return {work_.head_out, batch.sequences() * prepared.spec->outputs};
+}
+
+size_t Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special, std::span<int32_t> ids,
+                         std::span<uint8_t> types, bool& truncated) {
+    const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, ids.size());
+    const Encoded encoded = model_.tokenizer().encode(text, pair, limit, plain_special, ids, types, tokenizer_scratch_);
+    truncated = encoded.truncated;
+    return encoded.count;
+}
+
+Context::Tokens Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special) {
+    model_.tokenizer();  // throws where there is none
+    const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, max_tokens_);
+    bool truncated = false;
+    const size_t count = tokenize(text, pair, plain_special, {work_.ids, limit}, {work_.types, limit}, truncated);
+    return {{work_.ids, count}, {work_.types, count}, truncated};
+}
+
+}  // namespace espalier

@@ -1,0 +1,225 @@
+#include "runtime/prepare.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "model_format/schema.h"
+
+namespace espalier {
+namespace {
+
+unsigned long long wide(uint64_t value) {
+    return value;
+}
+
+class Preparer {
+   public:
+    Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
+             PreparedModel& model)
+        : file_(file), spec_(file.spec()), kernels_(kernels), backend_(backend), memory_(memory), model_(model), scratch_(memory) {}
+
+    void run() {
+        refuse_what_does_not_run();
+        model_.words = table("embeddings.word");
+        if (spec_.positions == Positions::learned) model_.positions = table("embeddings.position");
+        if (spec_.token_types > 0) model_.types = table("embeddings.type");
+        if (spec_.has(model_flag::embedding_norm)) model_.embedding_norm = norm("embeddings.norm");
+        if (spec_.has(model_flag::final_norm)) model_.final_norm = norm("final_norm");
+        for (size_t b = 0; b < spec_.blocks.size(); ++b) model_.blocks.push_back(block(b));
+        for (size_t h = 0; h < spec_.heads.size(); ++h) model_.heads.push_back(head(h));
+    }
+
+   private:
+    void refuse_what_does_not_run() const {
+        const auto refuse = [&](const char* what) { throw Error(Status::unsupported, "%s: %s do not run in this version", file_.source(), what); };
+        if (spec_.family != Family::encoder) refuse("decoders");
+        if (spec_.positions == Positions::rotary) refuse("rotary positions");
+        if (spec_.positions == Positions::sinusoidal) refuse("sinusoidal positions");
+        if (spec_.embedding_scale != 1 || spec_.position_scale != 1) refuse("scaled embeddings");
+        for (const BlockSpec& b : spec_.blocks) {
+            if (b.has(block_flag::causal) || b.window != 0) refuse("causal and windowed attention");
+        }
+        for (const PartSpec& p : spec_.parts) {
+            if (p.has(part_flag::gated)) refuse("gated parts");
+        }
+    }
+
+    EmbeddingTable table(const char* name) const {
+        EmbeddingTable table{&file_.at(name), nullptr};
+        if (table.tensor->scales == TensorScales::per_column)
+            throw Error(Status::unsupported, "%s: tensor %s: scales by column are not read for embeddings", file_.source(), name);
+        if (table.tensor->scales == TensorScales::per_row) table.scales = file_.at(tensor_name("%s.scale", name)).as<float>();
+        return table;
+    }
+
+    // The tensor in float32, [rows, row length]: in place where it is stored so, else widened into `target`.
+    const float* widened(const TensorView& tensor, float* target) const {
+        if (tensor.type == TensorType::f32) return tensor.as<float>();
+        const size_t rows = tensor.rows(), length = tensor.row_length();
+        const float* scales = tensor.scales == TensorScales::none
+                                  ? nullptr
+                                  : file_.at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data())).as<float>();
+        const bool by_row = tensor.scales == TensorScales::per_row;
+        for (size_t r = 0; r < rows; ++r) {
+            float* row = target + r * length;
+            kernels_.widen(tensor.type, tensor.bytes.data() + r * length * bytes_of(tensor.type), by_row ? scales[r] : 1.0F, row, length);
+            for (size_t c = 0; c < length && scales != nullptr && !by_row; ++c) row[c] *= scales[c];
+        }
+        return target;
+    }
+
+    // For weights that the kernels read row by row, as long as the model lives.
+    const float* kept(const char* name) {
+        const TensorView& tensor = file_.at(name);
+        return tensor.type == TensorType::f32 ? tensor.as<float>() : widened(tensor, model_.weights.floats(tensor.elements()));
+    }
+    const float* kept_if(bool present, const char* name) { return present ? kept(name) : nullptr; }
+
+    // For weights that are copied into another layout at once.
+    const float* passing(const char* name) {
+        const TensorView& tensor = file_.at(name);
+        if (tensor.type == TensorType::f32) return tensor.as<float>();
+        if (scratch_.size() < tensor.elements()) scratch_.resize(tensor.elements());
+        return widened(tensor, scratch_.data());
+    }
+
+    NormWeights norm(const char* prefix) {
+        NormWeights n;
+        n.hidden = spec_.hidden;
+        n.epsilon = spec_.norm_epsilon;
+        n.rms = spec_.norm == Norm::rms_norm;
+        n.weight = kept(tensor_name("%s.weight", prefix).text);
+        n.bias = kept_if(!n.rms && !spec_.has(model_flag::norm_without_bias), tensor_name("%s.bias", prefix).text);
+        return n;
+    }
+
+    std::unique_ptr<DenseLayer> dense(const char* weight, const char* bias, Activation activation) {
+        const TensorView& tensor = file_.at(weight);
+        DenseShape shape;
+        shape.inputs = tensor.dimensions[1];
+        shape.outputs = tensor.dimensions[0];
+        shape.activation = activation;
+        shape.bias = bias != nullptr;
+        const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
+        auto layer = backend_.prepare(shape, passing(weight), bias_data, memory_);
+        model_.dense_bytes += layer->bytes();
+        return layer;
+    }
+
+    PreparedBlock block(size_t b) {
+        PreparedBlock out;
+        out.spec = &spec_.blocks[b];
+        if (out.spec->has(block_flag::attention)) {
+            out.attention = {out.spec->heads, out.spec->kv_heads, out.spec->head_dimension, out.spec->attention_scale};
+            const auto name = [&](const char* suffix) { return tensor_name("blocks.%llu.attention.%s", wide(b), suffix); };
+            const bool qkv_bias = out.spec->has(block_flag::qkv_bias), output_bias = out.spec->has(block_flag::output_bias);
+            out.qkv = dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr, Activation::none);
+            out.attention_out = dense(name("out.weight").text, output_bias ? name("out.bias").text : nullptr, Activation::none);
+            out.attention_norm = norm(name("norm").text);
+        }
+        const auto parts = spec_.parts_of(*out.spec);
+        if (!parts.empty()) out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
+        for (size_t p = 0; p < parts.size(); ++p) out.parts.push_back(part(b, p, parts[p]));
+        return out;
+    }
+
+    PreparedPart part(size_t b, size_t p, const PartSpec& spec) {
+        PreparedPart out;
+        out.spec = &spec;
+        if (spec.kind == PartKind::dense) {
+            const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
+            out.up = dense(part_tensor(b, p, "up.weight").text, spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation);
+            out.down = dense(part_tensor(b, p, "down.weight").text, spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
+                             Activation::none);
+            return out;
+        }
+        out.forest = model_.forests++;
+        if (spec.kind == PartKind::leaf_forest) {
+            out.leaf_forest = leaf_forest(b, p, spec);
+        } else {
+            out.neuron_forest = neuron_forest(b, p, spec);
+        }
+        return out;
+    }
+
+    LeafForest leaf_forest(size_t b, size_t p, const PartSpec& spec) {
+        LeafForest f;
+        f.hidden = spec_.hidden;
+        f.trees = spec.trees;
+        f.depth = spec.depth;
+        f.leaf_width = spec.leaf_width;
+        f.padded_width = round_up(spec.leaf_width, leaf_width_multiple);
+        f.activation = spec.activation;
+        f.tie = spec.tie;
+        f.node_weight = kept_if(spec.depth > 0, part_tensor(b, p, "node.weight").text);
+        f.node_threshold = kept_if(spec.depth > 0, part_tensor(b, p, "node.threshold").text);
+        f.leaf_bias = kept_if(spec.has(part_flag::output_bias), part_tensor(b, p, "leaf.bias").text);
+        if (spec.leaf_width == 0) return f;
+        const size_t leaves = f.trees * f.leaves();
+        f.down = kept(part_tensor(b, p, "leaf.down.weight").text);
+        f.up = transposed(passing(part_tensor(b, p, "leaf.up.weight").text), leaves, f);
+        if (!spec.has(part_flag::up_bias)) return f;
+        f.up_bias = kept(part_tensor(b, p, "leaf.up.bias").text);
+        if (f.padded_width == f.leaf_width) return f;
+        float* padded = model_.weights.floats(leaves * f.padded_width);
+        for (size_t g = 0; g < leaves; ++g) std::memcpy(padded + g * f.padded_width, f.up_bias + g * f.leaf_width, f.leaf_width * sizeof(float));
+        f.up_bias = padded;
+        return f;
+    }
+
+    // [leaves, leaf width, hidden] to [leaves, hidden, padded width].
+    const float* transposed(const float* up, size_t leaves, const LeafForest& f) {
+        float* target = model_.weights.floats(leaves * f.hidden * f.padded_width);
+        for (size_t g = 0; g < leaves; ++g) {
+            for (size_t n = 0; n < f.leaf_width; ++n) {
+                const float* row = up + (g * f.leaf_width + n) * f.hidden;
+                float* column = target + g * f.hidden * f.padded_width + n;
+                for (size_t i = 0; i < f.hidden; ++i) column[i * f.padded_width] = row[i];
+            }
+        }
+        return target;
+    }
+
+    NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
+        NeuronForest f;
+        f.hidden = spec_.hidden;
+        f.trees = spec.trees;
+        f.depth = spec.depth;
+        f.activation = spec.activation;
+        f.tie = spec.tie;
+        f.in = kept(part_tensor(b, p, "in.weight").text);
+        f.in_bias = kept_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
+        f.out = kept(part_tensor(b, p, "out.weight").text);
+        f.out_bias = kept_if(spec.has(part_flag::output_bias), part_tensor(b, p, "out.bias").text);
+        return f;
+    }
+
+    PreparedHead head(size_t h) {
+        PreparedHead out;
+        out.spec = &spec_.heads[h];
+        const auto name = [&](const char* suffix) { return tensor_name("heads.%llu.%s", wide(h), suffix); };
+        if (out.spec->dense_width > 0) {
+            out.dense = dense(name("dense.weight").text, out.spec->has(head_flag::dense_bias) ? name("dense.bias").text : nullptr,
+                              out.spec->activation);
+        }
+        out.out = dense(name("out.weight").text, out.spec->has(head_flag::output_bias) ? name("out.bias").text : nullptr, Activation::none);
+        return out;
+    }
+
+    const ModelFile& file_;
+    const ModelSpec& spec_;
+    const KernelTable& kernels_;
+    const DenseBackend& backend_;
+    std::pmr::memory_resource* memory_;
+    PreparedModel& model_;
+    std::pmr::vector<float> scratch_;
+};
+
+}  // namespace
+
+void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
+             PreparedModel& model) {
+    Preparer(file, kernels, backend, memory, model).run();
+}
+
+}  // namespace espalier

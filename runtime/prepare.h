@@ -1,0 +1,65 @@
+// A model's tensors turned into what the kernels take: widened to float32 where they are stored narrower,
+// packed for the dense backend, transposed for leaves. A float32 tensor that a kernel can use as it stands is
+// used in the mapped file, without a copy.
+#pragma once
+
+#include <memory>
+#include <memory_resource>
+#include <vector>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/dense/dense.h"
+#include "model_format/reader.h"
+#include "runtime/memory.h"
+
+namespace espalier {
+
+// Rows that stay as stored and are widened one at a time, when a token asks for them.
+struct EmbeddingTable {
+    const TensorView* tensor = nullptr;
+    const float* scales = nullptr;  // one a row, or null
+
+    void row(const KernelTable& kernels, size_t index, float* target) const {
+        const size_t length = tensor->row_length();
+        kernels.widen(tensor->type, tensor->bytes.data() + index * length * bytes_of(tensor->type),
+                      scales != nullptr ? scales[index] : 1.0F, target, length);
+    }
+};
+
+struct PreparedPart {
+    const PartSpec* spec = nullptr;
+    std::unique_ptr<DenseLayer> up, down;  // dense
+    LeafForest leaf_forest;
+    NeuronForest neuron_forest;
+    size_t forest = 0;  // its number among the model's forests
+};
+
+struct PreparedBlock {
+    const BlockSpec* spec = nullptr;
+    AttentionShape attention;
+    std::unique_ptr<DenseLayer> qkv, attention_out;
+    NormWeights attention_norm, ffn_norm;
+    std::vector<PreparedPart> parts;
+};
+
+struct PreparedHead {
+    const HeadSpec* spec = nullptr;
+    std::unique_ptr<DenseLayer> dense, out;  // dense: null where the head has one layer
+};
+
+struct PreparedModel {
+    explicit PreparedModel(std::pmr::memory_resource* memory) : weights(memory) {}
+    EmbeddingTable words, positions, types;  // positions, types: without tensor where there are none
+    NormWeights embedding_norm, final_norm;  // without weight where there are none
+    std::vector<PreparedBlock> blocks;
+    std::vector<PreparedHead> heads;
+    size_t forests = 0;
+    size_t dense_bytes = 0;
+    WeightStore weights;
+};
+
+// Throws Error(unsupported) for what the file may hold and this version does not run, out_of_memory, internal.
+void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
+             PreparedModel& model);
+
+}  // namespace espalier
