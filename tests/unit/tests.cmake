@@ -1,0 +1,6 @@
+if(ESPALIER_APPS)
+    espalier_test(unit/glue_test.cpp)
+endif()
+find_package(nlohmann_json REQUIRED)
+espalier_test(unit/wordpiece_test.cpp TIMEOUT 900)
+target_link_libraries(wordpiece_test PRIVATE nlohmann_json::nlohmann_json)
