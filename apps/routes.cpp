@@ -1,4 +1,5 @@
 // espalier routes: which leaf every token took, how narrowly, and how evenly leaves are used.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -90,6 +91,27 @@ Json usage_of(const Forest& forest) {
     return {{"block", forest.block}, {"part", forest.part}, {"leaves", forest.spec->leaves_per_tree()}, {"trees", std::move(trees)}};
 }
 
+// A row a token: the leaf of every forest (of its first trees, where there are many), the narrowest margin.
+void print_walks(const Json& j) {
+    constexpr size_t trees_shown = 4;
+    std::printf("%s\n  %-16s", j["text"].get<std::string>().c_str(), "token");
+    for (const auto& layer : j["layers"]) std::printf(" block %-2zu", layer["block"].get<size_t>());
+    std::printf("  least margin\n");
+    for (size_t t = 0; t < j["tokens"].size(); ++t) {
+        std::printf("  %-16s", j["tokens"][t].get<std::string>().c_str());
+        double least = INFINITY;
+        for (const auto& layer : j["layers"]) {
+            std::string leaves;
+            for (size_t k = 0; k < layer["leaf"][t].size(); ++k) {
+                if (k < trees_shown) leaves += (k > 0 ? "," : "") + std::to_string(layer["leaf"][t][k].get<uint32_t>());
+                if (!layer["margin"][t][k].is_null()) least = std::min(least, layer["margin"][t][k].get<double>());
+            }
+            std::printf(" %-8s", leaves.c_str());
+        }
+        std::printf("  %.4f\n", least);
+    }
+}
+
 void print_usage(const std::vector<Forest>& forests) {
     std::printf("block  part  trees  leaves  used  entropy (bits, of at most)\n");
     for (const Forest& forest : forests) {
@@ -116,7 +138,11 @@ int routes(const Options& options) {
         const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
         context.encode({tokens.ids, tokens.types, offsets});
         const Json j = routes_of(context, *model, tokens, input, forests);
-        if (options.common.json) print_json(j);
+        if (options.common.json) {
+            print_json(j);
+        } else {
+            print_walks(j);
+        }
     };
     const auto bad = [&](const std::string& message) {
         std::fprintf(stderr, "espalier: %s\n", message.c_str());

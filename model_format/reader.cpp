@@ -56,29 +56,6 @@ const TensorView& ModelFile::at(std::string_view name) const {
     return *tensor;
 }
 
-namespace {
-
-bool type_fits(TensorRole role, TensorType type) {
-    switch (role) {
-        case TensorRole::weight:
-            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8;
-        case TensorRole::vector:
-            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16;
-        case TensorRole::vocabulary: return type == TensorType::u8 || type == TensorType::u32;
-    }
-    return false;
-}
-
-bool shape_fits(const TensorNeed& need, const TensorView& tensor) {
-    if (need.rank != tensor.rank) return false;
-    for (size_t axis = 0; axis < 4; ++axis) {
-        if (need.dimensions[axis] != 0 && need.dimensions[axis] != tensor.dimensions[axis]) return false;
-    }
-    return true;
-}
-
-}  // namespace
-
 // Exactly the tensors of the schema, each with its scales: a missing one is never made up, and an
 // unexpected one means that the file holds something this version would silently ignore.
 void ModelFile::check_schema(std::pmr::memory_resource* memory) {
@@ -91,7 +68,7 @@ void ModelFile::check_schema(std::pmr::memory_resource* memory) {
     size_t known = 0;
     for (const TensorNeed& need : tensors_of(spec_, memory)) {
         const TensorView& tensor = at(need.name);
-        if (!shape_fits(need, tensor))
+        if (!shape_fits(need, std::span(tensor.dimensions).first(tensor.rank)))
             throw Error(Status::bad_model,
                         "%s: tensor %s at byte %llu: expected shape [%llu, %llu, %llu, %llu] of rank %u, found "
                         "[%llu, %llu, %llu, %llu] of rank %u",

@@ -155,4 +155,24 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_
     return needs;
 }
 
+bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions) {
+    if (need.rank != dimensions.size()) return false;
+    for (size_t axis = 0; axis < dimensions.size(); ++axis) {
+        const bool any = need.dimensions[axis] == 0 && dimensions[axis] > 0;
+        if (!any && need.dimensions[axis] != dimensions[axis]) return false;
+    }
+    return true;
+}
+
+bool type_fits(TensorRole role, TensorType type) {
+    switch (role) {
+        case TensorRole::weight:
+            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8;
+        case TensorRole::vector:
+            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16;
+        case TensorRole::vocabulary: return type == TensorType::u8 || type == TensorType::u32;
+    }
+    return false;
+}
+
 }  // namespace espalier

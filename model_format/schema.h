@@ -21,6 +21,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "model_format/spec.h"
@@ -47,5 +48,9 @@ struct TensorNeed {
 // All tensors of the model in file order, scales not included. `spec` must have passed check_spec.
 std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec,
                                         std::pmr::memory_resource* memory = std::pmr::get_default_resource());
+
+// Whether a tensor of this shape and type is what is needed. Reader and writer ask the same.
+bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions);
+bool type_fits(TensorRole role, TensorType type);
 
 }  // namespace espalier

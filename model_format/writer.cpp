@@ -28,6 +28,24 @@ uint64_t bytes_of_source(const TensorSource& tensor) {
     return bytes;
 }
 
+// What the reader would refuse is not written.
+void check_tensor(const TensorNeed& need, const TensorSource& tensor, const char* path) {
+    const auto fail = [&](const char* what) {
+        return Error(Status::bad_model, "%s: tensor %s: %s", path, tensor.name.c_str(), what);
+    };
+    if (!shape_fits(need, tensor.dimensions)) throw fail("its shape is not this architecture's");
+    if (!type_fits(need.role, tensor.type)) throw fail("its type does not fit what it is used for");
+    if ((tensor.type == TensorType::s8) != (tensor.scales != TensorScales::none))
+        throw fail("expected scales for s8, and for no other type");
+}
+
+void check_scale(const TensorSource& tensor, const TensorSource& scale, const char* path) {
+    const uint64_t columns = tensor.dimensions.back();
+    const uint64_t count = tensor.scales == TensorScales::per_row ? bytes_of_source(tensor) / columns : columns;  // s8: a byte each
+    if (scale.type != TensorType::f32 || scale.scales != TensorScales::none || bytes_of_source(scale) != count * sizeof(float))
+        throw Error(Status::bad_model, "%s: tensor %s: expected %llu f32", path, scale.name.c_str(), static_cast<unsigned long long>(count));
+}
+
 // The schema's order, each scale behind its tensor. Leftovers are an error: nothing is dropped in silence.
 std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<TensorSource> tensors, const char* path) {
     std::map<std::string, TensorSource*, std::less<>> by_name;
@@ -44,7 +62,10 @@ std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<Tenso
     };
     for (const TensorNeed& need : tensors_of(spec)) {
         take(need.name.text);
-        if (ordered.back().scales != TensorScales::none) take(std::string(need.name.text) + ".scale");
+        check_tensor(need, ordered.back(), path);
+        if (ordered.back().scales == TensorScales::none) continue;
+        take(std::string(need.name.text) + ".scale");
+        check_scale(ordered[ordered.size() - 2], ordered.back(), path);
     }
     if (!by_name.empty())
         throw Error(Status::bad_model, "%s: tensor %s: not part of this architecture", path, by_name.begin()->first.c_str());

@@ -59,9 +59,9 @@ void leaf_forest(const LeafForest& f, const float* x, size_t tokens, float* y, c
             const size_t leaf = node - nodes, g = k * f.leaves() + leaf;
             routes.leaf[t * f.trees + k] = static_cast<uint32_t>(leaf);
             routes.margin[t * f.trees + k] = margin;
-            for (size_t n = 0; n < f.padded_width; ++n) {
-                a[n] = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0.0F;
-                for (size_t i = 0; i < f.hidden; ++i) a[n] += x[i] * f.up[(g * f.hidden + i) * f.padded_width + n];
+            for (size_t n = 0; n < f.padded_width; ++n) a[n] = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0.0F;
+            for (size_t i = 0; i < f.hidden; ++i) {
+                for (size_t n = 0; n < f.padded_width; ++n) a[n] += x[i] * f.up[(g * f.hidden + i) * f.padded_width + n];
             }
             activate(f.activation, a, f.padded_width);
             for (size_t i = 0; i < f.hidden; ++i) {

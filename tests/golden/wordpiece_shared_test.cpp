@@ -6,15 +6,13 @@
 
 #include <cstdlib>
 
+#include "tests/skip.h"
 #include "tests/wordpiece_fixture.h"
 
 TEST_CASE("every text of the expectation file agrees with the package") {
     using namespace espalier::test;
     const char* path = std::getenv("ESPALIER_WORDPIECE_EXPECTATIONS");
-    if (path == nullptr) {
-        MESSAGE("skipped: ESPALIER_WORDPIECE_EXPECTATIONS names no file");
-        return;
-    }
+    if (path == nullptr) return skip("ESPALIER_WORDPIECE_EXPECTATIONS names no file");
     std::ifstream file(path);
     REQUIRE_MESSAGE(file.good(), "cannot open ", path);
     espalier::TokenizerScratch scratch(std::pmr::get_default_resource());

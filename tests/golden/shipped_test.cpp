@@ -1,0 +1,114 @@
+// The shipped 8-bit model against PyTorch (tests/scripts/golden_expectations.py), on every instruction set.
+#include <doctest/doctest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/golden/golden.h"
+
+namespace espalier {
+namespace {
+
+using nlohmann::json;
+
+std::vector<json> expectations() {
+    std::ifstream file(ESPALIER_TEST_DATA "/golden/sst2-trees.jsonl");
+    REQUIRE(file);
+    std::vector<json> rows;
+    for (std::string line; std::getline(file, line);) rows.push_back(json::parse(line));
+    return rows;
+}
+
+std::unique_ptr<Model> open(Isa isa, const char* backend) {
+    ModelOptions options;
+    options.isa = name_of(isa);
+    options.backend = backend;
+    return Model::open(ESPALIER_SOURCE_DIR "/models/sst2-trees.esp", options);
+}
+
+// The first `count` values of every row of `length`.
+std::vector<float> firsts(std::span<const float> values, size_t length, size_t count) {
+    std::vector<float> out;
+    for (size_t i = 0; i < values.size(); i += length) out.insert(out.end(), values.begin() + static_cast<ptrdiff_t>(i), values.begin() + static_cast<ptrdiff_t>(i + count));
+    return out;
+}
+
+std::vector<float> means(std::span<const float> values, size_t length, size_t count) {
+    std::vector<double> sums(count, 0);
+    for (size_t i = 0; i < values.size(); ++i) {
+        if (i % length < count) sums[i % length] += values[i];
+    }
+    std::vector<float> out;
+    for (const double sum : sums) out.push_back(static_cast<float>(sum / static_cast<double>(values.size() / length)));
+    return out;
+}
+
+// Which walks agree; those that do not must have been a hairline.
+void check_leaves(const test::Trace& trace, const json& expected) {
+    REQUIRE(trace.leaves.size() == expected.size());
+    for (size_t forest = 0; forest < expected.size(); ++forest) {
+        REQUIRE(trace.leaves[forest].size() == expected[forest].size());
+        for (size_t t = 0; t < expected[forest].size(); ++t) {
+            if (trace.leaves[forest][t] == expected[forest][t].get<uint32_t>()) continue;
+            INFO("forest ", forest, " token ", t);
+            CHECK(trace.margins[forest][t] < hairline);
+        }
+    }
+}
+
+void check_hidden(const test::Trace& trace, const json& row, size_t hidden) {
+    for (size_t layer = 0; layer < trace.hidden.size(); ++layer) {
+        INFO("layer ", layer);
+        const auto mean = row["layer_means"][layer].get<std::vector<float>>();
+        CHECK(test::largest_difference(means(trace.hidden[layer], hidden, mean.size()), mean) < 1e-4F);
+        if (!row.contains("hidden")) continue;
+        std::vector<float> expected;
+        for (const auto& token : row["hidden"][layer]) expected.insert(expected.end(), token.begin(), token.end());
+        // Written with 4 decimals.
+        CHECK(test::largest_difference(firsts(trace.hidden[layer], hidden, 64), expected) < 4e-4F);
+    }
+}
+
+void check_model(Isa isa, const char* backend) {
+    INFO("kernels ", std::string(name_of(isa)), ", dense by ", std::string(backend));
+    const auto model = open(isa, backend);
+    Context context(*model, {});
+    size_t hairlines = 0;
+    for (const json& row : expectations()) {
+        const std::string text = row["text"];
+        INFO("text: ", text.substr(0, 60));
+        const auto tokens = context.tokenize(text, std::nullopt);
+        const auto expected_ids = row["ids"].get<std::vector<int32_t>>();
+        REQUIRE(std::vector<int32_t>(tokens.ids.begin(), tokens.ids.end()) == expected_ids);
+        if (isa == Isa::scalar && tokens.ids.size() > 64) continue;  // a minute of scalar loops shows nothing new
+        const test::Trace trace = test::trace_of(context, expected_ids);
+        check_leaves(trace, row["leaves"]);
+        // After a walk that went elsewhere everything behind it differs.
+        bool equal = true;
+        for (size_t f = 0; f < trace.leaves.size(); ++f) equal = equal && json(trace.leaves[f]) == row["leaves"][f];
+        hairlines += trace.has_hairline() ? 1 : 0;
+        if (!equal) continue;
+        CHECK(test::largest_difference(trace.logits, row["logits"].get<std::vector<float>>()) < 1e-4F);
+        check_hidden(trace, row, model->spec().hidden);
+    }
+    MESSAGE(std::string(name_of(isa)), " ", std::string(backend), ": ", hairlines, " sentences with a hairline");
+}
+
+}  // namespace
+
+TEST_CASE("the shipped model answers as PyTorch does, on every instruction set") {
+    for (const Isa isa : available_isas()) check_model(isa, "native");
+}
+
+TEST_CASE("and through oneDNN") {
+    if (onednn_compiled_in() && best_isa() != Isa::scalar) check_model(best_isa(), "onednn");
+}
+
+TEST_CASE("the shipped file is whole") {
+    const ModelFile file = ModelFile::open(ESPALIER_SOURCE_DIR "/models/sst2-trees.esp");
+    CHECK_NOTHROW(file.verify_payload());
+    CHECK(file.bytes().size() <= 30'000'000);
+    CHECK(file.spec().licence.find("Apache-2.0") != std::string_view::npos);
+}
+
+}  // namespace espalier

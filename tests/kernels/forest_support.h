@@ -1,0 +1,234 @@
+// Random forests with guarded buffers, and what they compute in double precision.
+#pragma once
+
+#include "base/checked.h"
+#include "kernels/cpu/kernel_table.h"
+#include "tests/kernels/reference.h"
+#include "tests/kernels/support.h"
+
+namespace espalier::test {
+
+struct ForestSize {
+    size_t hidden = 1, trees = 1, depth = 0, leaf_width = 0;
+    bool up_bias = true, output_bias = true;
+    bool integers = false;  // small integers: every sum is exact, ties are frequent, budgets are zero
+};
+
+// What a kernel call gives, in guarded buffers of exactly the size it may write.
+struct ForestResult {
+    ForestResult(size_t tokens, size_t hidden, size_t trees, size_t scratch_bytes)
+        : y(tokens * hidden), leaf(tokens * trees), margin(tokens * trees), scratch(scratch_bytes, 0, true) {}
+    Buffer<float> y;
+    Buffer<uint32_t> leaf;
+    Buffer<float> margin;
+    Buffer<std::byte> scratch;
+    bool intact() { return y.intact() && leaf.intact() && margin.intact() && scratch.intact(); }
+    ForestRoutes routes() { return {leaf.data(), margin.data()}; }
+};
+
+inline void fill(Buffer<float>& buffer, Random& random, const ForestSize& size, double inputs) {
+    if (size.integers) {
+        fill_integers(buffer, random, 2);
+    } else {
+        fill_normal(buffer, random, static_cast<float>(1.0 / std::sqrt(std::max(inputs, 1.0))));
+    }
+}
+
+// A token's expected output with its error budget, and its walks.
+struct ExpectedToken {
+    std::vector<double> y, budget;
+    std::vector<uint32_t> leaf;
+    std::vector<double> margin, margin_budget;
+    // A rounding may lead it elsewhere; in exact arithmetic nothing is rounded.
+    bool hairline_walk(bool exact) const {
+        for (const double m : margin) {
+            if (!exact && m < hairline) return true;
+        }
+        return false;
+    }
+};
+
+inline bool right(double value, TieRule tie) {
+    return tie == TieRule::zero_goes_left ? value > 0 : value >= 0;
+}
+inline void note_margin(ExpectedToken& out, const Dot& test) {
+    const double distance = std::fabs(test.value);
+    if (distance < out.margin.back() || std::isnan(distance)) {
+        out.margin.back() = distance;
+        out.margin_budget.back() = test.budget;
+    }
+}
+
+class LeafFixture {
+public:
+    using Kernel = LeafForestKernel;
+    LeafFixture(const ForestSize& size, Random& random)
+        : padded_(round_up(size.leaf_width, leaf_width_multiple)),
+          groups_(size.trees << size.depth),
+          node_weight_(size.trees * ((size_t{1} << size.depth) - 1) * size.hidden),
+          node_threshold_(size.trees * ((size_t{1} << size.depth) - 1)),
+          up_(groups_ * size.hidden * padded_),
+          up_bias_(groups_ * padded_),
+          down_(groups_ * size.leaf_width * size.hidden, 64),
+          leaf_bias_(groups_ * size.hidden, 64) {
+        const auto inputs = static_cast<double>(size.hidden);
+        fill(node_weight_, random, size, inputs);
+        fill(node_threshold_, random, size, 16);
+        fill(up_, random, size, inputs);
+        fill(up_bias_, random, size, 16);
+        fill(down_, random, size, static_cast<double>(size.leaf_width));
+        fill(leaf_bias_, random, size, 16);
+        clear_padding(size);
+        forest.hidden = size.hidden;
+        forest.trees = size.trees;
+        forest.depth = size.depth;
+        forest.leaf_width = size.leaf_width;
+        forest.padded_width = padded_;
+        forest.node_weight = size.depth > 0 ? node_weight_.data() : nullptr;
+        forest.node_threshold = size.depth > 0 ? node_threshold_.data() : nullptr;
+        forest.up = size.leaf_width > 0 ? up_.data() : nullptr;
+        forest.down = size.leaf_width > 0 ? down_.data() : nullptr;
+        forest.up_bias = size.leaf_width > 0 && size.up_bias ? up_bias_.data() : nullptr;
+        forest.leaf_bias = size.output_bias ? leaf_bias_.data() : nullptr;
+    }
+    static Kernel kernel(const KernelTable& table) { return table.leaf_forest; }
+    Buffer<float>& thresholds() { return node_threshold_; }
+    bool intact() {
+        return node_weight_.intact() && node_threshold_.intact() && up_.intact() && up_bias_.intact() &&
+               down_.intact() && leaf_bias_.intact();
+    }
+    ExpectedToken expected(const float* x, const float* y) const;
+    LeafForest forest;
+
+private:
+    void clear_padding(const ForestSize& size) {
+        for (size_t g = 0; g < groups_; ++g) {
+            for (size_t n = size.leaf_width; n < padded_; ++n) {
+                up_bias_[g * padded_ + n] = 0;
+                for (size_t i = 0; i < size.hidden; ++i)
+                    up_[(g * size.hidden + i) * padded_ + n] = 0;
+            }
+        }
+    }
+    uint32_t walk(const float* x, size_t tree, ExpectedToken& out) const;
+
+    size_t padded_, groups_;
+    Buffer<float> node_weight_, node_threshold_, up_, up_bias_, down_, leaf_bias_;
+};
+
+inline uint32_t LeafFixture::walk(const float* x, size_t tree, ExpectedToken& out) const {
+    const LeafForest& f = forest;
+    size_t node = 0;
+    for (size_t level = 0; level < f.depth; ++level) {
+        const size_t row = tree * (f.leaves() - 1) + node;
+        const Dot test = dot(x, f.node_weight + row * f.hidden, 1, f.hidden, -f.node_threshold[row]);
+        note_margin(out, test);
+        node = 2 * node + (right(test.value, f.tie) ? 2 : 1);
+    }
+    return static_cast<uint32_t>(node - (f.leaves() - 1));
+}
+
+inline ExpectedToken LeafFixture::expected(const float* x, const float* y) const {
+    const LeafForest& f = forest;
+    ExpectedToken out;
+    out.y.assign(y, y + f.hidden);
+    std::vector<double> absolute(f.hidden), carried(f.hidden);
+    for (size_t i = 0; i < f.hidden; ++i)
+        absolute[i] = std::fabs(y[i]);
+    for (size_t k = 0; k < f.trees; ++k) {
+        out.margin.push_back(INFINITY);
+        out.margin_budget.push_back(0);
+        out.leaf.push_back(walk(x, k, out));
+        const size_t g = k * f.leaves() + out.leaf.back();
+        for (size_t i = 0; i < f.hidden && f.leaf_bias != nullptr; ++i) {
+            out.y[i] += f.leaf_bias[g * f.hidden + i];
+            absolute[i] += std::fabs(f.leaf_bias[g * f.hidden + i]);
+        }
+        for (size_t n = 0; n < f.leaf_width; ++n) {
+            const float bias = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0;
+            const float* column = f.up + g * f.hidden * f.padded_width + n;
+            const Dot z = dot(x, column, f.padded_width, f.hidden, bias);
+            const double a = activated(f.activation, z.value);
+            const double slack = 1.2 * z.budget + activation_budget(f.activation, z.value);
+            for (size_t i = 0; i < f.hidden; ++i) {
+                const double weight = f.down[(g * f.leaf_width + n) * f.hidden + i];
+                out.y[i] += a * weight;
+                absolute[i] += std::fabs(a * weight);
+                carried[i] += slack * std::fabs(weight);
+            }
+        }
+    }
+    for (size_t i = 0; i < f.hidden; ++i)
+        out.budget.push_back(carried[i] + sum_budget(f.trees * (f.leaf_width + 2), absolute[i]));
+    return out;
+}
+
+class NeuronFixture {
+public:
+    using Kernel = NeuronForestKernel;
+    NeuronFixture(const ForestSize& size, Random& random)
+        : rows_(size.trees * ((size_t{2} << size.depth) - 1)),
+          in_(rows_ * size.hidden),
+          in_bias_(rows_),
+          out_(rows_ * size.hidden, 64),
+          out_bias_(size.hidden) {
+        fill(in_, random, size, static_cast<double>(size.hidden));
+        fill(in_bias_, random, size, 16);
+        fill(out_, random, size, static_cast<double>(size.depth + 1));
+        fill(out_bias_, random, size, 16);
+        forest.hidden = size.hidden;
+        forest.trees = size.trees;
+        forest.depth = size.depth;
+        forest.in = in_.data();
+        forest.in_bias = size.up_bias ? in_bias_.data() : nullptr;
+        forest.out = out_.data();
+        forest.out_bias = size.output_bias ? out_bias_.data() : nullptr;
+    }
+    static Kernel kernel(const KernelTable& table) { return table.neuron_forest; }
+    Buffer<float>& thresholds() { return in_bias_; }
+    bool intact() { return in_.intact() && in_bias_.intact() && out_.intact() && out_bias_.intact(); }
+    ExpectedToken expected(const float* x, const float* y) const;
+    NeuronForest forest;
+
+private:
+    size_t rows_;
+    Buffer<float> in_, in_bias_, out_, out_bias_;
+};
+
+inline ExpectedToken NeuronFixture::expected(const float* x, const float* y) const {
+    const NeuronForest& f = forest;
+    ExpectedToken out;
+    std::vector<double> absolute(f.hidden), carried(f.hidden);
+    for (size_t i = 0; i < f.hidden; ++i) {
+        const double bias = f.out_bias != nullptr ? f.out_bias[i] : 0;
+        out.y.push_back(y[i] + bias);
+        absolute[i] = std::fabs(y[i]) + std::fabs(bias);
+    }
+    for (size_t k = 0; k < f.trees; ++k) {
+        out.margin.push_back(INFINITY);
+        out.margin_budget.push_back(0);
+        size_t node = 0, last = 0;
+        for (size_t level = 0; level <= f.depth; ++level) {
+            const size_t row = k * f.nodes() + node;
+            const float bias = f.in_bias != nullptr ? f.in_bias[row] : 0;
+            const Dot z = dot(x, f.in + row * f.hidden, 1, f.hidden, bias);
+            const double a = activated(f.activation, z.value);
+            const double slack = 1.2 * z.budget + activation_budget(f.activation, z.value);
+            for (size_t i = 0; i < f.hidden; ++i) {
+                const double weight = f.out[row * f.hidden + i];
+                out.y[i] += a * weight;
+                absolute[i] += std::fabs(a * weight);
+                carried[i] += slack * std::fabs(weight);
+            }
+            if (level < f.depth) note_margin(out, z);
+            last = node;
+            node = 2 * node + (right(z.value, f.tie) ? 2 : 1);
+        }
+        out.leaf.push_back(static_cast<uint32_t>(last - ((size_t{1} << f.depth) - 1)));
+    }
+    for (size_t i = 0; i < f.hidden; ++i)
+        out.budget.push_back(carried[i] + sum_budget(f.trees * (f.depth + 1) + 2, absolute[i]));
+    return out;
+}
+
+}  // namespace espalier::test

@@ -1,0 +1,22 @@
+# Kernels of every instruction set against double precision.
+espalier_test(kernels/activation_test.cpp)
+espalier_test(kernels/attention_test.cpp)
+espalier_test(kernels/dense_native_test.cpp)
+espalier_test(kernels/dense_onednn_test.cpp)
+espalier_test(kernels/forest_edge_test.cpp)
+espalier_test(kernels/forest_reference_test.cpp)
+espalier_test(kernels/norm_test.cpp)
+espalier_test(kernels/number_types_test.cpp)
+
+# oneDNN's cap is the process's: each instruction set needs a run of its own.
+if(ESPALIER_ONEDNN AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    add_test(NAME dense_onednn_test_avx2 COMMAND dense_onednn_test)
+    set_tests_properties(dense_onednn_test_avx2 PROPERTIES ENVIRONMENT ESPALIER_ISA=avx2 SKIP_RETURN_CODE 77 TIMEOUT 600)
+endif()
+
+# Wide instructions must stay in their own files.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|aarch64|arm64")
+    add_test(NAME isa_symbols COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/isa_symbols.sh
+        $<TARGET_OBJECTS:espalier_kernels> COMMAND_EXPAND_LISTS)
+    set_tests_properties(isa_symbols PROPERTIES ENVIRONMENT NM=${CMAKE_NM} TIMEOUT 60)
+endif()

