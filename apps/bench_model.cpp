@@ -35,12 +35,19 @@ struct Options {
 // One model on the bench.
 class Subject {
    public:
-    Subject(std::string name, std::unique_ptr<Model> model, double load_ms) : name_(std::move(name)), owned_(std::move(model)), model_(owned_.get()), load_ms_(load_ms) {}
-    Subject(std::string name, SyntheticModel synthetic) : name_(std::move(name)), synthetic_(std::move(synthetic)), model_(synthetic_->model.get()), load_ms_(synthetic_->load_ms) {}
+    Subject(std::string name, std::unique_ptr<Model> model, double load_ms)
+        : name_(std::move(name)), owned_(std::move(model)), model_(owned_.get()), load_ms_(load_ms) {}
+    Subject(std::string name, SyntheticModel synthetic)
+        : name_(std::move(name)),
+          synthetic_(std::move(synthetic)),
+          model_(synthetic_->model.get()),
+          load_ms_(synthetic_->load_ms) {}
 
     void prepare(const Options& options) {
         if (options.ids > model_->spec().max_positions)
-            throw Error(Status::invalid_argument, "--ids: expected at most %u (the model's positions), found %u", model_->spec().max_positions, options.ids);
+            throw Error(Status::invalid_argument,
+                        "--ids: expected at most %u (the model's positions), found %u",
+                        model_->spec().max_positions, options.ids);
         ContextOptions inner;
         inner.threads = options.common.threads;
         inner.max_tokens = options.ids * options.batch;
@@ -48,14 +55,16 @@ class Subject {
         context_ = std::make_unique<Context>(*model_, inner);
         ids_.resize(inner.max_tokens);
         offsets_.assign(1, 0);
-        for (uint32_t s = 1; s <= options.batch; ++s) offsets_.push_back(s * options.ids);
+        for (uint32_t s = 1; s <= options.batch; ++s)
+            offsets_.push_back(s * options.ids);
         first_ms_ = call();
     }
 
     // New ids, then one timed call.
     double call() {
         for (size_t s = 0; s + 1 < offsets_.size(); ++s)
-            random_ids(model_->spec(), state_, std::span(ids_).subspan(offsets_[s], offsets_[s + 1] - offsets_[s]));
+            random_ids(model_->spec(), state_,
+                       std::span(ids_).subspan(offsets_[s], offsets_[s + 1] - offsets_[s]));
         const Batch batch{ids_, {}, offsets_};
         const auto start = Clock::now();
         context_->encode(batch);
@@ -72,7 +81,8 @@ class Subject {
             stored += part.stored_neurons();
             active += part.active_neurons();
         }
-        for (const BlockSpec& block : spec.blocks) adds += multiply_adds(spec.parts_of(block), spec.hidden);
+        for (const BlockSpec& block : spec.blocks)
+            adds += multiply_adds(spec.parts_of(block), spec.hidden);
         Json j{{"model", name_},
                {"ffn", spec.blocks.empty() ? "none" : ffn_text(spec.parts_of(spec.blocks[0]))},
                {"ids", options.ids},
@@ -104,7 +114,8 @@ class Subject {
                 if (!part.spec->is_forest()) continue;
                 const size_t trees = part.spec->trees;
                 std::vector<uint64_t> seen;
-                for (size_t i = 0; i < context_->tokens() * trees; ++i) seen.push_back((i % trees) << 32 | context_->routes(part.forest).leaf[i]);
+                for (size_t i = 0; i < context_->tokens() * trees; ++i)
+                    seen.push_back((i % trees) << 32 | context_->routes(part.forest).leaf[i]);
                 std::sort(seen.begin(), seen.end());
                 counts.push_back(static_cast<size_t>(std::unique(seen.begin(), seen.end()) - seen.begin()));
             }
@@ -151,11 +162,15 @@ std::vector<Subject> make_subjects(const Options& options) {
         shape = shape_named(options.synthetic);
     }
     std::vector<std::string> specs = options.against;
-    if (options.file.empty()) specs.insert(specs.begin(), options.ffn.empty() ? "dense:" + std::to_string(shape.dense_width) : options.ffn);
+    if (options.file.empty())
+        specs.insert(specs.begin(),
+                     options.ffn.empty() ? "dense:" + std::to_string(shape.dense_width) : options.ffn);
     const Precision precision = precision_named(options.precision);
     for (const std::string& spec : specs) {
-        const std::string name = (options.file.empty() ? options.synthetic : "same shape") + " " + spec + ", random";
-        subjects.emplace_back(name, make_synthetic(shape, parse_ffn(spec), precision, 1, model_options(options.common)));
+        const std::string name =
+            (options.file.empty() ? options.synthetic : "same shape") + " " + spec + ", random";
+        subjects.emplace_back(
+            name, make_synthetic(shape, parse_ffn(spec), precision, 1, model_options(options.common)));
     }
     return subjects;
 }
@@ -165,7 +180,8 @@ void time_in_turns(std::vector<Subject>& subjects, double seconds) {
     constexpr double turn_ms = 50;
     constexpr size_t fewest_calls = 20;
     const double budget_ms = seconds * 1000 * static_cast<double>(subjects.size());
-    for (Subject& subject : subjects) subject.call();
+    for (Subject& subject : subjects)
+        subject.call();
     Progress progress("timing (ms)", static_cast<uint64_t>(budget_ms));
     const auto start = Clock::now();
     size_t calls = 0;
@@ -186,16 +202,21 @@ void time_in_turns(std::vector<Subject>& subjects, double seconds) {
 void print_table(const std::vector<Json>& rows) {
     std::printf("%-44s %10s %9s %12s %8s\n", "model", "median ms", "p99 ms", "tokens/s", "ratio");
     for (const Json& row : rows) {
-        std::printf("%-44s %10.3f %9.3f %12.0f %7.2fx\n", row["model"].get<std::string>().c_str(), row["median_ms"].get<double>(), row["p99_ms"].get<double>(),
+        std::printf("%-44s %10.3f %9.3f %12.0f %7.2fx\n", row["model"].get<std::string>().c_str(),
+                    row["median_ms"].get<double>(), row["p99_ms"].get<double>(),
                     row["tokens_per_second"].get<double>(), row["ratio_to_first"].get<double>());
     }
     const Json& first = rows.front();
-    std::printf("%u ids, batch %u, %d thread%s, %s, dense by %s; ratio: time over the first row's\n", first["ids"].get<unsigned>(), first["batch"].get<unsigned>(),
-                first["threads"].get<int>(), first["threads"].get<int>() == 1 ? "" : "s", first["isa"].get<std::string>().c_str(), first["backend"].get<std::string>().c_str());
+    std::printf("%u ids, batch %u, %d thread%s, %s, dense by %s; ratio: time over the first row's\n",
+                first["ids"].get<unsigned>(), first["batch"].get<unsigned>(), first["threads"].get<int>(),
+                first["threads"].get<int>() == 1 ? "" : "s", first["isa"].get<std::string>().c_str(),
+                first["backend"].get<std::string>().c_str());
     for (const Json& row : rows) {
         if (row["distinct_leaves"].empty()) continue;
-        std::printf("distinct leaves of the last call, by layer, %s:", row["model"].get<std::string>().c_str());
-        for (const auto& count : row["distinct_leaves"]) std::printf(" %zu", count.get<size_t>());
+        std::printf("distinct leaves of the last call, by layer, %s:",
+                    row["model"].get<std::string>().c_str());
+        for (const auto& count : row["distinct_leaves"])
+            std::printf(" %zu", count.get<size_t>());
         std::printf("\n");
     }
 }
@@ -217,8 +238,12 @@ int serve(const Options& options) {
         Json times = Json::array();
         if (prepared != length) subjects[0].prepare(now);
         prepared = length;
-        for (uint32_t i = 0; i < repeats; ++i) times.push_back(subjects[0].call());
-        print_json({{"ids", length}, {"batch", now.batch}, {"threads", now.common.threads}, {"ms", std::move(times)}});
+        for (uint32_t i = 0; i < repeats; ++i)
+            times.push_back(subjects[0].call());
+        print_json({{"ids", length},
+                    {"batch", now.batch},
+                    {"threads", now.common.threads},
+                    {"ms", std::move(times)}});
         std::fflush(stdout);
     }
     return 0;
@@ -227,32 +252,53 @@ int serve(const Options& options) {
 int bench_model(const Options& options) {
     if (options.serve) return serve(options);
     auto subjects = make_subjects(options);
-    for (Subject& subject : subjects) subject.prepare(options);
+    for (Subject& subject : subjects)
+        subject.prepare(options);
     time_in_turns(subjects, options.seconds);
     std::vector<Json> rows;
-    for (const Subject& subject : subjects) rows.push_back(subject.report(options, subjects[0]));
+    for (const Subject& subject : subjects)
+        rows.push_back(subject.report(options, subjects[0]));
     if (!options.common.json) {
         print_table(rows);
         return 0;
     }
-    for (const Json& row : rows) print_json(row);
+    for (const Json& row : rows)
+        print_json(row);
     return 0;
 }
 
 }  // namespace
 
 void add_bench_model(CLI::App& bench, Runner& run) {
-    auto* command = bench.add_subcommand("model", "Latency of a model: ids in, last hidden states out; new random ids every call");
+    auto* command = bench.add_subcommand(
+        "model", "Latency of a model: ids in, last hidden states out; new random ids every call");
     auto options = std::make_shared<Options>();
     auto* file = command->add_option("FILE", options->file, "A model file");
-    auto* synthetic = command->add_option("--synthetic", options->synthetic, "A random-weight model: minilm or bert-base")->excludes(file);
-    command->add_option("--ffn", options->ffn, "Its feed-forward parts, e.g. dense:64+leaf:1:5:64, neuron:32:4, none")->needs(synthetic);
-    command->add_option("--against", options->against, "Also time, alternately, the same shape with these parts and random weights")->delimiter(',');
-    command->add_option("--precision", options->precision, "Stored numbers of random-weight models")->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))->capture_default_str();
-    command->add_option("--ids", options->ids, "Tokens of a sequence")->check(CLI::Range(1u, 1u << 20))->capture_default_str();
-    command->add_option("--batch", options->batch, "Sequences of a call")->check(CLI::Range(1u, 1u << 16))->capture_default_str();
-    command->add_option("--seconds", options->seconds, "Time for each model")->check(CLI::Range(0.01, 3600.0))->capture_default_str();
-    command->add_flag("--serve", options->serve, "Read lines LENGTH REPEATS, answer each with a JSON line of times");
+    auto* synthetic =
+        command->add_option("--synthetic", options->synthetic, "A random-weight model: minilm or bert-base")
+            ->excludes(file);
+    command
+        ->add_option("--ffn", options->ffn,
+                     "Its feed-forward parts, e.g. dense:64+leaf:1:5:64, neuron:32:4, none")
+        ->needs(synthetic);
+    command
+        ->add_option("--against", options->against,
+                     "Also time, alternately, the same shape with these parts and random weights")
+        ->delimiter(',');
+    command->add_option("--precision", options->precision, "Stored numbers of random-weight models")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
+        ->capture_default_str();
+    command->add_option("--ids", options->ids, "Tokens of a sequence")
+        ->check(CLI::Range(1u, 1u << 20))
+        ->capture_default_str();
+    command->add_option("--batch", options->batch, "Sequences of a call")
+        ->check(CLI::Range(1u, 1u << 16))
+        ->capture_default_str();
+    command->add_option("--seconds", options->seconds, "Time for each model")
+        ->check(CLI::Range(0.01, 3600.0))
+        ->capture_default_str();
+    command->add_flag("--serve", options->serve,
+                      "Read lines LENGTH REPEATS, answer each with a JSON line of times");
     add_common(*command, options->common, true);
     command->callback([options, file, synthetic, &run] {
         if (file->empty() && synthetic->empty()) throw CLI::RequiredError("FILE or --synthetic");

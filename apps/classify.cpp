@@ -22,12 +22,17 @@ std::string joined(const TextInput& input) {
     return text;
 }
 
-void print(const Options& options, const TextInput& input, const Decision& decision, const std::vector<float>& logits, bool truncated) {
+void print(const Options& options, const TextInput& input, const Decision& decision,
+           const std::vector<float>& logits, bool truncated) {
     if (!options.common.json) {
-        std::printf("%s\t%.6f\t%s\n", decision.label.c_str(), static_cast<double>(decision.value), joined(input).c_str());
+        std::printf("%s\t%.6f\t%s\n", decision.label.c_str(), static_cast<double>(decision.value),
+                    joined(input).c_str());
         return;
     }
-    Json j{{"label", decision.label}, {decision.regression ? "value" : "probability", decision.value}, {"logits", logits}, {"text", std::string(input.text)}};
+    Json j{{"label", decision.label},
+           {decision.regression ? "value" : "probability", decision.value},
+           {"logits", logits},
+           {"text", std::string(input.text)}};
     if (input.pair) j["pair"] = std::string(*input.pair);
     j["truncated"] = truncated;
     print_json(j);
@@ -44,7 +49,8 @@ int classify(const Options& options) {
         const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
         const auto scores = context.score({tokens.ids, tokens.types, offsets}, head);
         print(options, input, decide(*model, head, scores), {scores.begin(), scores.end()}, tokens.truncated);
-        if (options.texts.empty()) std::fflush(stdout);  // a reader at the other end of a pipe waits for each line
+        if (options.texts.empty())
+            std::fflush(stdout);  // a reader at the other end of a pipe waits for each line
     };
     const auto bad = [&](const std::string& message) {
         std::fprintf(stderr, "espalier: %s\n", message.c_str());
@@ -60,7 +66,8 @@ int classify(const Options& options) {
 }  // namespace
 
 void add_classify(CLI::App& app, Runner& run) {
-    auto* command = app.add_subcommand("classify", "Label texts: arguments, or lines of stdin; a tab parts a pair");
+    auto* command =
+        app.add_subcommand("classify", "Label texts: arguments, or lines of stdin; a tab parts a pair");
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file with a head")->required();
     command->add_option("TEXT", options->texts, "Texts (default: lines of stdin)");

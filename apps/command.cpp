@@ -8,10 +8,15 @@
 namespace espalier {
 
 void add_common(CLI::App& command, CommonOptions& options, bool json) {
-    command.add_option("--threads", options.threads, "Threads of one call")->check(CLI::Range(1, 1024))->capture_default_str();
-    command.add_option("--isa", options.isa, "Instruction set (default: ESPALIER_ISA, else the best of this machine)")
+    command.add_option("--threads", options.threads, "Threads of one call")
+        ->check(CLI::Range(1, 1024))
+        ->capture_default_str();
+    command
+        .add_option("--isa", options.isa,
+                    "Instruction set (default: ESPALIER_ISA, else the best of this machine)")
         ->check(CLI::IsMember({"scalar", "avx2", "avx512", "neon"}));
-    command.add_option("--backend", options.backend, "Dense layers by oneDNN or by our own kernels")->check(CLI::IsMember({"onednn", "native"}));
+    command.add_option("--backend", options.backend, "Dense layers by oneDNN or by our own kernels")
+        ->check(CLI::IsMember({"onednn", "native"}));
     command.add_option("--device", options.device, "cpu (this build has no other)")->capture_default_str();
     command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
     if (json) command.add_flag("--json", options.json, "JSON to stdout");
@@ -19,7 +24,8 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
 
 ModelOptions model_options(const CommonOptions& options) {
     if (options.device != "cpu")
-        throw Error(Status::unsupported, "--device: expected cpu (this build has no CUDA), found %s", options.device.c_str());
+        throw Error(Status::unsupported, "--device: expected cpu (this build has no CUDA), found %s",
+                    options.device.c_str());
     ModelOptions inner;
     inner.isa = options.isa;
     inner.backend = options.backend;

@@ -36,7 +36,8 @@ std::string json_text(const Json& value);
 // "0.1.0", the commit where known.
 std::string version_text();
 
-// A subcommand registers itself, and sets `run` to what main calls if it was chosen; run returns the exit status.
+// A subcommand registers itself, and sets `run` to what main calls if it was chosen; run returns the exit
+// status.
 using Runner = std::function<int()>;
 void add_convert(CLI::App& app, Runner& run);
 void add_inspect(CLI::App& app, Runner& run);

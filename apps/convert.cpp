@@ -22,25 +22,30 @@ int convert(const Options& options) {
     auto import = import_checkpoint(options.source, options.convert);
     ModelSpec& spec = import->spec;
     const std::filesystem::path folder = std::filesystem::path(options.source).lexically_normal();
-    const std::string folder_name = folder.has_filename() ? folder.filename().string() : folder.parent_path().filename().string();
+    const std::string folder_name =
+        folder.has_filename() ? folder.filename().string() : folder.parent_path().filename().string();
     spec.name = import->keep(options.name.empty() ? folder_name : options.name);
-    spec.origin = import->keep(options.origin.empty() ? "converted from the checkpoint folder " + folder_name : options.origin);
+    spec.origin = import->keep(options.origin.empty() ? "converted from the checkpoint folder " + folder_name
+                                                      : options.origin);
     spec.licence = import->keep(options.licence.empty() ? "not stated" : options.licence);
     spec.producer = import->keep(version_text());
-    for (const std::string& note : import->notes) std::fprintf(stderr, "%s\n", note.c_str());
+    for (const std::string& note : import->notes)
+        std::fprintf(stderr, "%s\n", note.c_str());
 
     std::optional<Progress> progress;
-    write_model(options.target.c_str(), spec, store(*import, precision), [&, before = uint64_t{0}](uint64_t done, uint64_t total) mutable {
-        if (!progress) progress.emplace("converting (bytes)", total);
-        progress->advance(done - before);
-        before = done;
-    });
+    write_model(options.target.c_str(), spec, store(*import, precision),
+                [&, before = uint64_t{0}](uint64_t done, uint64_t total) mutable {
+                    if (!progress) progress.emplace("converting (bytes)", total);
+                    progress->advance(done - before);
+                    before = done;
+                });
     progress.reset();
     // What was written is read back as a stranger would, hash included.
     const ModelFile written = ModelFile::open(options.target.c_str());
     written.verify_payload();
-    std::printf("%s: %zu tensors, %.1f MB, payload %016llx\n", options.target.c_str(), written.tensors().size(),
-                static_cast<double>(written.bytes().size()) / 1e6, static_cast<unsigned long long>(written.payload_hash()));
+    std::printf("%s: %zu tensors, %.1f MB, payload %016llx\n", options.target.c_str(),
+                written.tensors().size(), static_cast<double>(written.bytes().size()) / 1e6,
+                static_cast<unsigned long long>(written.payload_hash()));
     return 0;
 }
 
@@ -49,14 +54,23 @@ int convert(const Options& options) {
 void add_convert(CLI::App& app, Runner& run) {
     auto* command = app.add_subcommand("convert", "Import a Hugging Face BERT folder or a tree checkpoint");
     auto options = std::make_shared<Options>();
-    command->add_option("DIR", options->source, "Folder with config.json, model.safetensors and vocab.txt")->required();
+    command->add_option("DIR", options->source, "Folder with config.json, model.safetensors and vocab.txt")
+        ->required();
     command->add_option("-o,--output", options->target, "The model file to write")->required();
-    command->add_option("--precision", options->precision, "Stored numbers")->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))->capture_default_str();
-    command->add_option("--base", options->convert.base, "Folder that embeddings and vocabulary come from where DIR lacks them");
-    command->add_option("--pooling", options->convert.pooling, "How hidden states become one vector (default: as DIR says)")
+    command->add_option("--precision", options->precision, "Stored numbers")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
+        ->capture_default_str();
+    command->add_option("--base", options->convert.base,
+                        "Folder that embeddings and vocabulary come from where DIR lacks them");
+    command
+        ->add_option("--pooling", options->convert.pooling,
+                     "How hidden states become one vector (default: as DIR says)")
         ->check(CLI::IsMember({"mean", "cls"}));
-    command->add_option("--max-tokens", options->convert.max_tokens, "Longest sequence (default: all positions)")->check(CLI::Range(3u, 1u << 24));
-    command->add_option("--head-name", options->convert.head_name, "Name of the classification head")->capture_default_str();
+    command
+        ->add_option("--max-tokens", options->convert.max_tokens, "Longest sequence (default: all positions)")
+        ->check(CLI::Range(3u, 1u << 24));
+    command->add_option("--head-name", options->convert.head_name, "Name of the classification head")
+        ->capture_default_str();
     command->add_option("--name", options->name, "The model's name (default: the folder's)");
     command->add_option("--origin", options->origin, "Where the model came from, stored in the file");
     command->add_option("--licence", options->licence, "The model's licence, stored in the file");

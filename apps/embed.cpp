@@ -46,7 +46,8 @@ int embed(const Options& options) {
 }  // namespace
 
 void add_embed(CLI::App& app, Runner& run) {
-    auto* command = app.add_subcommand("embed", "Vectors of texts: arguments, or lines of stdin; a JSON array each");
+    auto* command =
+        app.add_subcommand("embed", "Vectors of texts: arguments, or lines of stdin; a JSON array each");
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file")->required();
     command->add_option("TEXT", options->texts, "Texts (default: lines of stdin)");

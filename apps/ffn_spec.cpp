@@ -24,7 +24,9 @@ uint32_t number(const std::string& part, const std::string& word, uint32_t low, 
     uint32_t value = 0;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
     if (error != std::errc() || end != word.data() + word.size() || value < low || value > high)
-        throw Error(Status::invalid_argument, "feed-forward spec: %s: expected a number of %u to %u, found '%s'", part.c_str(), low, high, word.c_str());
+        throw Error(Status::invalid_argument,
+                    "feed-forward spec: %s: expected a number of %u to %u, found '%s'", part.c_str(), low,
+                    high, word.c_str());
     return value;
 }
 
@@ -41,7 +43,9 @@ PartSpec parse_part(const std::string& text) {
     } else if (words[0] == "neuron" && words.size() == 3) {
         part.kind = PartKind::neuron_forest;
     } else {
-        throw Error(Status::invalid_argument, "feed-forward spec: expected dense:W, leaf:K:D:L, neuron:K:D or none, found '%s'", text.c_str());
+        throw Error(Status::invalid_argument,
+                    "feed-forward spec: expected dense:W, leaf:K:D:L, neuron:K:D or none, found '%s'",
+                    text.c_str());
     }
     if (part.is_forest()) {
         part.trees = number(text, words[1], 1, 1u << 16);
@@ -55,7 +59,8 @@ PartSpec parse_part(const std::string& text) {
 std::vector<PartSpec> parse_ffn(const std::string& text) {
     std::vector<PartSpec> parts;
     if (text == "none") return parts;
-    for (const std::string& part : split(text, '+')) parts.push_back(parse_part(part));
+    for (const std::string& part : split(text, '+'))
+        parts.push_back(parse_part(part));
     return parts;
 }
 
@@ -65,9 +70,15 @@ std::string ffn_text(std::span<const PartSpec> parts) {
         if (!text.empty()) text += '+';
         const std::string trees = std::to_string(part.trees) + ":" + std::to_string(part.depth);
         switch (part.kind) {
-            case PartKind::dense: text += "dense:" + std::to_string(part.width); break;
-            case PartKind::leaf_forest: text += "leaf:" + trees + ":" + std::to_string(part.leaf_width); break;
-            case PartKind::neuron_forest: text += "neuron:" + trees; break;
+            case PartKind::dense:
+                text += "dense:" + std::to_string(part.width);
+                break;
+            case PartKind::leaf_forest:
+                text += "leaf:" + trees + ":" + std::to_string(part.leaf_width);
+                break;
+            case PartKind::neuron_forest:
+                text += "neuron:" + trees;
+                break;
         }
     }
     return text.empty() ? "none" : text;
@@ -75,7 +86,8 @@ std::string ffn_text(std::span<const PartSpec> parts) {
 
 uint64_t multiply_adds(std::span<const PartSpec> parts, uint64_t hidden) {
     uint64_t total = 0;
-    for (const PartSpec& part : parts) total += (2 * part.active_neurons() + part.node_tests()) * hidden;
+    for (const PartSpec& part : parts)
+        total += (2 * part.active_neurons() + part.node_tests()) * hidden;
     return total;
 }
 

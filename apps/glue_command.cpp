@@ -25,7 +25,8 @@ struct Labels {
 };
 
 // Labels as the model counts them.
-void read_label(const Task& task, const Example& example, std::span<const std::string_view> names, const std::string& where, Labels& labels) {
+void read_label(const Task& task, const Example& example, std::span<const std::string_view> names,
+                const std::string& where, Labels& labels) {
     if (task.is_score()) {
         labels.values.push_back(example.score);
         return;
@@ -42,8 +43,10 @@ void read_label(const Task& task, const Example& example, std::span<const std::s
 std::vector<std::string_view> label_names(const Model& model, uint32_t head, const Task& task) {
     const HeadSpec& spec = model.spec().heads[head];
     if (spec.kind != HeadKind::classifier || spec.outputs != task.labels.size())
-        throw Error(Status::invalid_argument, "%s: head %s: expected a classifier of %zu classes for %s, found a %s of %u", model.file().source(),
-                    model.head_name(head), task.labels.size(), std::string(task.name).c_str(), name_of(spec.kind), spec.outputs);
+        throw Error(Status::invalid_argument,
+                    "%s: head %s: expected a classifier of %zu classes for %s, found a %s of %u",
+                    model.file().source(), model.head_name(head), task.labels.size(),
+                    std::string(task.name).c_str(), name_of(spec.kind), spec.outputs);
     const auto own = model.spec().labels_of(spec);
     if (own.empty()) return {task.labels.begin(), task.labels.end()};
     return {own.begin(), own.end()};
@@ -63,13 +66,18 @@ double cosine(std::span<const float> a, std::span<const float> b) {
 class Evaluation {
    public:
     explicit Evaluation(const Options& options)
-        : options_(options), task_(task_named(options.task)), model_(open_model(options.file, options.common)), context_(*model_, context_options()) {
+        : options_(options),
+          task_(task_named(options.task)),
+          model_(open_model(options.file, options.common)),
+          context_(*model_, context_options()) {
         // STS-B on a model without a head: the cosine of two embeddings.
         by_cosine_ = task_.is_score() && model_->spec().heads.empty();
         if (!by_cosine_) head_ = model_->head_named(options.head);
         if (!by_cosine_ && task_.is_score() && model_->spec().heads[head_].kind != HeadKind::regression)
-            throw Error(Status::invalid_argument, "%s: head %s: expected a regression (or a model without heads) for %s, found a classifier",
-                        model_->file().source(), model_->head_name(head_), std::string(task_.name).c_str());
+            throw Error(
+                Status::invalid_argument,
+                "%s: head %s: expected a regression (or a model without heads) for %s, found a classifier",
+                model_->file().source(), model_->head_name(head_), std::string(task_.name).c_str());
         if (!task_.is_score()) names_ = label_names(*model_, head_, task_);
     }
 
@@ -77,7 +85,8 @@ class Evaluation {
         const auto start = std::chrono::steady_clock::now();
         read();
         compute();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        const double seconds =
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         if (!options_.predictions.empty()) write_predictions();
         report(seconds);
         return 0;
@@ -89,7 +98,8 @@ class Evaluation {
         inner.threads = options_.common.threads;
         inner.max_sequences = options_.batch * 2;  // a pair by cosine is two sequences
         // Room for 32 sentences of 64 tokens, and for one of any length.
-        inner.max_tokens = std::max<uint32_t>(model_->spec().max_positions, std::min<uint32_t>(options_.batch * 64, 1u << 20));
+        inner.max_tokens = std::max<uint32_t>(model_->spec().max_positions,
+                                              std::min<uint32_t>(options_.batch * 64, 1u << 20));
         return inner;
     }
 
@@ -99,14 +109,17 @@ class Evaluation {
             for (const std::string* text : {&example.a, &example.b}) {
                 const size_t invalid = find_invalid_utf8(*text);
                 if (invalid != std::string::npos)
-                    throw Error(Status::invalid_argument, "%s: expected UTF-8, found an ill-formed byte at %zu of a text", reader.where().c_str(), invalid);
+                    throw Error(Status::invalid_argument,
+                                "%s: expected UTF-8, found an ill-formed byte at %zu of a text",
+                                reader.where().c_str(), invalid);
             }
             read_label(task_, example, names_, reader.where(), labels_);
             if (by_cosine_) {
                 texts_.add(context_.tokenize(example.a, std::nullopt));
                 texts_.add(context_.tokenize(example.b, std::nullopt));
             } else {
-                texts_.add(context_.tokenize(example.a, example.is_pair ? std::optional<std::string_view>(example.b) : std::nullopt));
+                texts_.add(context_.tokenize(
+                    example.a, example.is_pair ? std::optional<std::string_view>(example.b) : std::nullopt));
             }
             ++rows_;
         }
@@ -116,12 +129,16 @@ class Evaluation {
         const size_t width = by_cosine_ ? model_->spec().hidden : model_->spec().heads[head_].outputs;
         outputs_.resize(texts_.size() * width);
         Progress progress(std::string(task_.name), texts_.size());
-        for_each_batch(context_, texts_, options_.order == "sorted", [&](const Batch& batch, std::span<const uint32_t> members) {
-            const auto values = by_cosine_ ? context_.embed(batch) : context_.score(batch, head_);
-            count_hairlines(members);
-            for (size_t i = 0; i < members.size(); ++i) std::copy_n(values.begin() + static_cast<ptrdiff_t>(i * width), width, outputs_.begin() + static_cast<ptrdiff_t>(members[i] * width));
-            progress.advance(members.size());
-        });
+        for_each_batch(context_, texts_, options_.order == "sorted",
+                       [&](const Batch& batch, std::span<const uint32_t> members) {
+                           const auto values =
+                               by_cosine_ ? context_.embed(batch) : context_.score(batch, head_);
+                           count_hairlines(members);
+                           for (size_t i = 0; i < members.size(); ++i)
+                               std::copy_n(values.begin() + static_cast<ptrdiff_t>(i * width), width,
+                                           outputs_.begin() + static_cast<ptrdiff_t>(members[i] * width));
+                           progress.advance(members.size());
+                       });
         for (size_t row = 0; row < rows_; ++row) {
             if (by_cosine_) {
                 predicted_.values.push_back(cosine(output(2 * row, width), output(2 * row + 1, width)));
@@ -141,27 +158,33 @@ class Evaluation {
             for (const PreparedPart& part : block.parts) {
                 if (!part.spec->is_forest()) continue;
                 const float* margin = context_.routes(part.forest).margin;
-                for (size_t i = 0; i < near.size() * part.spec->trees; ++i) near[i / part.spec->trees] |= margin[i] < hairline ? 1 : 0;
+                for (size_t i = 0; i < near.size() * part.spec->trees; ++i)
+                    near[i / part.spec->trees] |= margin[i] < hairline ? 1 : 0;
             }
         }
         size_t token = 0;
         for (const uint32_t member : members) {
             bool any = false;
-            for (size_t i = 0; i < texts_.length(member); ++i) any = near[token++] != 0 || any;
+            for (size_t i = 0; i < texts_.length(member); ++i)
+                any = near[token++] != 0 || any;
             hairlines_ += any ? 1 : 0;
         }
     }
 
-    std::span<const float> output(size_t text, size_t width) const { return std::span(outputs_).subspan(text * width, width); }
+    std::span<const float> output(size_t text, size_t width) const {
+        return std::span(outputs_).subspan(text * width, width);
+    }
 
     // One line a row: the outputs, then the file's label. For comparing with other programs.
     void write_predictions() const {
         std::FILE* file = std::fopen(options_.predictions.c_str(), "w");
-        if (file == nullptr) throw Error(Status::io, "%s: cannot open for writing", options_.predictions.c_str());
+        if (file == nullptr)
+            throw Error(Status::io, "%s: cannot open for writing", options_.predictions.c_str());
         const size_t width = by_cosine_ ? 0 : outputs_.size() / rows_;
         for (size_t row = 0; row < rows_; ++row) {
             if (by_cosine_) std::fprintf(file, "%.6f\t", predicted_.values[row]);
-            for (size_t i = 0; i < width; ++i) std::fprintf(file, "%.6f\t", static_cast<double>(outputs_[row * width + i]));
+            for (size_t i = 0; i < width; ++i)
+                std::fprintf(file, "%.6f\t", static_cast<double>(outputs_[row * width + i]));
             if (task_.is_score()) {
                 std::fprintf(file, "%.3f\n", labels_.values[row]);
             } else {
@@ -174,7 +197,8 @@ class Evaluation {
     void report(double seconds) const {
         Json j{{"task", std::string(task_.name)}, {"n", rows_}};
         for (const Metric metric : task_.metrics)
-            j[metric_name(metric)] = task_.is_score() ? measure(metric, predicted_.values, labels_.values) : measure(metric, predicted_.classes, labels_.classes);
+            j[metric_name(metric)] = task_.is_score() ? measure(metric, predicted_.values, labels_.values)
+                                                      : measure(metric, predicted_.classes, labels_.classes);
         j["sentences_per_second"] = static_cast<double>(texts_.size()) / seconds;
         j["tokens"] = texts_.tokens();
         j["truncated"] = texts_.truncated();
@@ -183,8 +207,10 @@ class Evaluation {
         j["hairlines"] = hairlines_;
         if (options_.common.json) return print_json(j);
         std::printf("%s: %zu rows", std::string(task_.name).c_str(), rows_);
-        for (const Metric metric : task_.metrics) std::printf(", %s %.2f %%", metric_name(metric), 100 * j[metric_name(metric)].get<double>());
-        std::printf(", %.0f sentences/s (%s, %d threads)\n", j["sentences_per_second"].get<double>(), name_of(model_->kernels().isa), options_.common.threads);
+        for (const Metric metric : task_.metrics)
+            std::printf(", %s %.2f %%", metric_name(metric), 100 * j[metric_name(metric)].get<double>());
+        std::printf(", %.0f sentences/s (%s, %d threads)\n", j["sentences_per_second"].get<double>(),
+                    name_of(model_->kernels().isa), options_.common.threads);
     }
 
     const Options& options_;
@@ -211,9 +237,14 @@ void add_glue(CLI::App& app, Runner& run) {
         ->check(CLI::IsMember({"sst2", "cola", "mrpc", "stsb", "rte", "qnli", "qqp", "mnli", "wnli"}));
     command->add_option("TSV", options->tsv, "The data file")->required();
     command->add_option("--head", options->head, "The head, where there are several (default: the first)");
-    command->add_option("--batch", options->batch, "Sentences of one call")->check(CLI::Range(1u, 1u << 16))->capture_default_str();
-    command->add_option("--order", options->order, "Batches of texts of like length, or as the file has them")->check(CLI::IsMember({"sorted", "file"}))->capture_default_str();
-    command->add_option("--predictions", options->predictions, "Write outputs and label of every row to this file");
+    command->add_option("--batch", options->batch, "Sentences of one call")
+        ->check(CLI::Range(1u, 1u << 16))
+        ->capture_default_str();
+    command->add_option("--order", options->order, "Batches of texts of like length, or as the file has them")
+        ->check(CLI::IsMember({"sorted", "file"}))
+        ->capture_default_str();
+    command->add_option("--predictions", options->predictions,
+                        "Write outputs and label of every row to this file");
     add_common(*command, options->common, true);
     command->callback([options, &run] { run = [options] { return Evaluation(*options).run(); }; });
 }

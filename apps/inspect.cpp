@@ -75,8 +75,12 @@ Json describe(const Model& model) {
     Json heads = Json::array();
     for (const HeadSpec& head : s.heads) {
         Json labels = Json::array();
-        for (const auto label : s.labels_of(head)) labels.push_back(text(label));
-        heads.push_back({{"name", text(head.name)}, {"kind", name_of(head.kind)}, {"outputs", head.outputs}, {"labels", std::move(labels)},
+        for (const auto label : s.labels_of(head))
+            labels.push_back(text(label));
+        heads.push_back({{"name", text(head.name)},
+                         {"kind", name_of(head.kind)},
+                         {"outputs", head.outputs},
+                         {"labels", std::move(labels)},
                          {"pooling", name_of(head.pooling)}});
     }
     j["heads"] = std::move(heads);
@@ -87,7 +91,8 @@ Json describe(const Model& model) {
                       {"split_cjk", (t.flags & tokenizer_flag::split_cjk) != 0},
                       {"max_tokens", t.max_tokens}};
     std::map<std::string, uint64_t> bytes;
-    for (const TensorView& tensor : file.tensors()) bytes[name_of(tensor.type)] += tensor.bytes.size();
+    for (const TensorView& tensor : file.tensors())
+        bytes[name_of(tensor.type)] += tensor.bytes.size();
     j["bytes"] = {{"file", file.bytes().size()}, {"by_type", bytes}, {"prepared", model.prepared_bytes()}};
     char hash[17];
     std::snprintf(hash, sizeof(hash), "%016llx", static_cast<unsigned long long>(file.payload_hash()));
@@ -103,31 +108,42 @@ Json describe(const Model& model) {
 }
 
 void print_text(const Json& j) {
-    std::printf("%s: %s, %s, format %s\n", j["file"].get<std::string>().c_str(), j["name"].get<std::string>().c_str(), j["family"].get<std::string>().c_str(),
+    std::printf("%s: %s, %s, format %s\n", j["file"].get<std::string>().c_str(),
+                j["name"].get<std::string>().c_str(), j["family"].get<std::string>().c_str(),
                 j["format"].get<std::string>().c_str());
-    std::printf("  shape      %zu blocks, hidden %u, vocabulary %u, %u positions (%s), %s-norm, %s\n", j["blocks"].size(), j["hidden"].get<unsigned>(),
-                j["vocabulary"].get<unsigned>(), j["max_positions"].get<unsigned>(), j["positions"].get<std::string>().c_str(),
+    std::printf("  shape      %zu blocks, hidden %u, vocabulary %u, %u positions (%s), %s-norm, %s\n",
+                j["blocks"].size(), j["hidden"].get<unsigned>(), j["vocabulary"].get<unsigned>(),
+                j["max_positions"].get<unsigned>(), j["positions"].get<std::string>().c_str(),
                 j["norm_placement"].get<std::string>().c_str(), j["norm"].get<std::string>().c_str());
     size_t first = 0;
     const auto& blocks = j["blocks"];
     for (size_t b = 1; b <= blocks.size(); ++b) {
         if (b < blocks.size() && blocks[b] == blocks[first]) continue;
         const auto& block = blocks[first];
-        const std::string attention = block["attention"] ? std::to_string(block["heads"].get<unsigned>()) + " heads of " + std::to_string(block["head_dimension"].get<unsigned>()) : "none";
-        std::printf("  block %2zu-%-2zu attention %s; feed-forward %s\n", first, b - 1, attention.c_str(), block["ffn"].get<std::string>().c_str());
+        const std::string attention = block["attention"]
+                                          ? std::to_string(block["heads"].get<unsigned>()) + " heads of " +
+                                                std::to_string(block["head_dimension"].get<unsigned>())
+                                          : "none";
+        std::printf("  block %2zu-%-2zu attention %s; feed-forward %s\n", first, b - 1, attention.c_str(),
+                    block["ffn"].get<std::string>().c_str());
         first = b;
     }
-    std::printf("  neurons    %llu stored, %llu computed for a token (%.1f %%), and %llu node tests\n", j["stored_neurons"].get<unsigned long long>(),
-                j["active_neurons"].get<unsigned long long>(),
-                100.0 * j["active_neurons"].get<double>() / std::max(1.0, j["stored_neurons"].get<double>()), j["node_tests"].get<unsigned long long>());
+    std::printf("  neurons    %llu stored, %llu computed for a token (%.1f %%), and %llu node tests\n",
+                j["stored_neurons"].get<unsigned long long>(), j["active_neurons"].get<unsigned long long>(),
+                100.0 * j["active_neurons"].get<double>() / std::max(1.0, j["stored_neurons"].get<double>()),
+                j["node_tests"].get<unsigned long long>());
     for (const auto& head : j["heads"]) {
-        std::printf("  head       %s: %s", head["name"].get<std::string>().c_str(), head["kind"].get<std::string>().c_str());
-        for (const auto& label : head["labels"]) std::printf(" %s", label.get<std::string>().c_str());
+        std::printf("  head       %s: %s", head["name"].get<std::string>().c_str(),
+                    head["kind"].get<std::string>().c_str());
+        for (const auto& label : head["labels"])
+            std::printf(" %s", label.get<std::string>().c_str());
         std::printf("\n");
     }
-    if (j["heads"].empty()) std::printf("  head       none: embeddings (%s pooling)\n", j["pooling"].get<std::string>().c_str());
+    if (j["heads"].empty())
+        std::printf("  head       none: embeddings (%s pooling)\n", j["pooling"].get<std::string>().c_str());
     const auto& t = j["tokenizer"];
-    std::printf("  tokenizer  %s%s, at most %u tokens\n", t["kind"].get<std::string>().c_str(), t["lowercase"] ? ", lower case" : "", t["max_tokens"].get<unsigned>());
+    std::printf("  tokenizer  %s%s, at most %u tokens\n", t["kind"].get<std::string>().c_str(),
+                t["lowercase"] ? ", lower case" : "", t["max_tokens"].get<unsigned>());
     std::printf("  bytes      %.1f MB in the file (", j["bytes"]["file"].get<double>() / 1e6);
     const char* comma = "";
     for (const auto& [type, bytes] : j["bytes"]["by_type"].items()) {
@@ -137,9 +153,11 @@ void print_text(const Json& j) {
     std::printf("), %.1f MB prepared beside it\n", j["bytes"]["prepared"].get<double>() / 1e6);
     std::printf("  parameters %llu\n", j["parameters"].get<unsigned long long>());
     const auto& k = j["kernels"];
-    std::printf("  kernels    %s, dense by %s%s%s\n", k["isa"].get<std::string>().c_str(), k["backend"].get<std::string>().c_str(),
-                k.contains("dense") ? ": " : "", k.contains("dense") ? k["dense"].get<std::string>().c_str() : "");
-    std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n", j["origin"].get<std::string>().c_str(), j["licence"].get<std::string>().c_str(),
+    std::printf("  kernels    %s, dense by %s%s%s\n", k["isa"].get<std::string>().c_str(),
+                k["backend"].get<std::string>().c_str(), k.contains("dense") ? ": " : "",
+                k.contains("dense") ? k["dense"].get<std::string>().c_str() : "");
+    std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n",
+                j["origin"].get<std::string>().c_str(), j["licence"].get<std::string>().c_str(),
                 j["producer"].get<std::string>().c_str(), j["payload_hash"].get<std::string>().c_str());
 }
 
@@ -165,9 +183,14 @@ int verify(const Options& options) {
     char hash[17];
     std::snprintf(hash, sizeof(hash), "%016llx", static_cast<unsigned long long>(file.payload_hash()));
     if (options.common.json) {
-        print_json({{"file", options.file}, {"ok", true}, {"tensors", file.tensors().size()}, {"bytes", file.bytes().size()}, {"payload_hash", hash}});
+        print_json({{"file", options.file},
+                    {"ok", true},
+                    {"tensors", file.tensors().size()},
+                    {"bytes", file.bytes().size()},
+                    {"payload_hash", hash}});
     } else {
-        std::printf("%s: good: %zu tensors, %zu bytes, payload %s\n", options.file.c_str(), file.tensors().size(), file.bytes().size(), hash);
+        std::printf("%s: good: %zu tensors, %zu bytes, payload %s\n", options.file.c_str(),
+                    file.tensors().size(), file.bytes().size(), hash);
     }
     return 0;
 }
@@ -186,7 +209,8 @@ void add_verify(CLI::App& app, Runner& run) {
     auto* command = app.add_subcommand("verify", "Check every byte of a model file");
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file")->required();
-    command->add_flag("--no-mmap", options->common.no_mmap, "Read the file into memory instead of mapping it");
+    command->add_flag("--no-mmap", options->common.no_mmap,
+                      "Read the file into memory instead of mapping it");
     command->add_flag("--json", options->common.json, "JSON to stdout");
     command->callback([options, &run] { run = [options] { return verify(*options); }; });
 }

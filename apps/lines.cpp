@@ -16,7 +16,8 @@ size_t find_invalid_utf8(std::string_view text) {
             continue;
         }
         utf8proc_int32_t code_point = 0;
-        const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i, static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
+        const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i,
+                                             static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
         if (length <= 0) return i;
         i += static_cast<size_t>(length);
     }
@@ -28,18 +29,21 @@ namespace {
 // The input, or the reason why it is bad.
 std::optional<std::string> parse(std::string_view line, TextInput& input) {
     const size_t invalid = find_invalid_utf8(line);
-    if (invalid != std::string_view::npos) return "expected UTF-8, found an ill-formed byte at " + std::to_string(invalid);
+    if (invalid != std::string_view::npos)
+        return "expected UTF-8, found an ill-formed byte at " + std::to_string(invalid);
     const size_t tab = line.find('\t');
     input = {line.substr(0, tab), std::nullopt};
     if (tab == std::string_view::npos) return std::nullopt;
     input.pair = line.substr(tab + 1);
-    if (input.pair->find('\t') != std::string_view::npos) return "expected at most one tab (it parts a pair), found more";
+    if (input.pair->find('\t') != std::string_view::npos)
+        return "expected at most one tab (it parts a pair), found more";
     return std::nullopt;
 }
 
 }  // namespace
 
-bool for_each_text(const std::vector<std::string>& arguments, const std::function<void(const TextInput&)>& use,
+bool for_each_text(const std::vector<std::string>& arguments,
+                   const std::function<void(const TextInput&)>& use,
                    const std::function<void(const std::string& message)>& bad) {
     bool good = true;
     size_t number = 0;
@@ -56,7 +60,8 @@ bool for_each_text(const std::vector<std::string>& arguments, const std::functio
         good = false;
     };
     if (!arguments.empty()) {
-        for (const std::string& argument : arguments) take("text", argument);
+        for (const std::string& argument : arguments)
+            take("text", argument);
         return good;
     }
     for (std::string line; std::getline(std::cin, line);) {

@@ -17,7 +17,8 @@ struct TextInput {
 // Calls `use` for every argument, or for every line of stdin where there are none. A line with one tab is a
 // pair; with more, or with bytes that are not UTF-8, it is bad: `bad` gets one line that says where and what.
 // Returns false if any was bad. An empty line is an empty text.
-bool for_each_text(const std::vector<std::string>& arguments, const std::function<void(const TextInput&)>& use,
+bool for_each_text(const std::vector<std::string>& arguments,
+                   const std::function<void(const TextInput&)>& use,
                    const std::function<void(const std::string& message)>& bad);
 
 // Where the first ill-formed byte stands; none: npos. (Unicode 15, section 3.9, table 3-7.)

@@ -13,7 +13,9 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", version_text());
     app.set_help_all_flag("--help-all", "Help of all subcommands");
     Runner run;
-    for (const auto add : {add_convert, add_inspect, add_verify, add_classify, add_embed, add_glue, add_routes, add_bench}) add(app, run);
+    for (const auto add :
+         {add_convert, add_inspect, add_verify, add_classify, add_embed, add_glue, add_routes, add_bench})
+        add(app, run);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

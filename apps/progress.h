@@ -11,7 +11,7 @@
 namespace espalier {
 
 class Progress {
-public:
+   public:
     // total: how many steps there will be; 0 when that is unknown (no bar and no ETA then).
     Progress(std::string name, std::uint64_t total);
     ~Progress() { finish(); }
@@ -23,7 +23,7 @@ public:
     // Wipes the bar; later calls do nothing.
     void finish();
 
-private:
+   private:
     using Clock = std::chrono::steady_clock;
     void draw(Clock::time_point now);
 

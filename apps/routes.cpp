@@ -30,7 +30,8 @@ std::vector<Forest> forests_of(const Model& model) {
             const PreparedPart& part = blocks[b].parts[p];
             if (!part.spec->is_forest()) continue;
             forests.push_back({b, p, part.forest, part.spec, {}});
-            forests.back().counts.assign(part.spec->trees, std::vector<uint64_t>(part.spec->leaves_per_tree(), 0));
+            forests.back().counts.assign(part.spec->trees,
+                                         std::vector<uint64_t>(part.spec->leaves_per_tree(), 0));
         }
     }
     return forests;
@@ -39,15 +40,18 @@ std::vector<Forest> forests_of(const Model& model) {
 // In bits; the most is the tree's depth.
 double entropy(const std::vector<uint64_t>& counts) {
     double total = 0, sum = 0;
-    for (const uint64_t count : counts) total += static_cast<double>(count);
+    for (const uint64_t count : counts)
+        total += static_cast<double>(count);
     for (const uint64_t count : counts) {
-        if (count > 0) sum -= static_cast<double>(count) / total * std::log2(static_cast<double>(count) / total);
+        if (count > 0)
+            sum -= static_cast<double>(count) / total * std::log2(static_cast<double>(count) / total);
     }
     return sum;
 }
 
 // A text's routes: for each forest, leaf and margin as [token][tree].
-Json routes_of(const Context& context, const Model& model, const Context::Tokens& tokens, const TextInput& input, std::vector<Forest>& forests) {
+Json routes_of(const Context& context, const Model& model, const Context::Tokens& tokens,
+               const TextInput& input, std::vector<Forest>& forests) {
     Json words = Json::array();
     const TensorView& offsets = model.file().at("tokenizer.offsets");
     const TensorView& bytes = model.file().at("tokenizer.bytes");
@@ -76,7 +80,10 @@ Json routes_of(const Context& context, const Model& model, const Context::Tokens
             leaves.push_back(std::move(leaf_row));
             margins.push_back(std::move(margin_row));
         }
-        j["layers"].push_back({{"block", forest.block}, {"part", forest.part}, {"leaf", std::move(leaves)}, {"margin", std::move(margins)}});
+        j["layers"].push_back({{"block", forest.block},
+                               {"part", forest.part},
+                               {"leaf", std::move(leaves)},
+                               {"margin", std::move(margins)}});
     }
     return j;
 }
@@ -85,17 +92,23 @@ Json usage_of(const Forest& forest) {
     Json trees = Json::array();
     for (const auto& counts : forest.counts) {
         size_t used = 0;
-        for (const uint64_t count : counts) used += count > 0 ? 1 : 0;
-        trees.push_back({{"histogram", counts}, {"entropy_bits", entropy(counts)}, {"distinct_leaves", used}});
+        for (const uint64_t count : counts)
+            used += count > 0 ? 1 : 0;
+        trees.push_back(
+            {{"histogram", counts}, {"entropy_bits", entropy(counts)}, {"distinct_leaves", used}});
     }
-    return {{"block", forest.block}, {"part", forest.part}, {"leaves", forest.spec->leaves_per_tree()}, {"trees", std::move(trees)}};
+    return {{"block", forest.block},
+            {"part", forest.part},
+            {"leaves", forest.spec->leaves_per_tree()},
+            {"trees", std::move(trees)}};
 }
 
 // A row a token: the leaf of every forest (of its first trees, where there are many), the narrowest margin.
 void print_walks(const Json& j) {
     constexpr size_t trees_shown = 4;
     std::printf("%s\n  %-16s", j["text"].get<std::string>().c_str(), "token");
-    for (const auto& layer : j["layers"]) std::printf(" block %-2zu", layer["block"].get<size_t>());
+    for (const auto& layer : j["layers"])
+        std::printf(" block %-2zu", layer["block"].get<size_t>());
     std::printf("  least margin\n");
     for (size_t t = 0; t < j["tokens"].size(); ++t) {
         std::printf("  %-16s", j["tokens"][t].get<std::string>().c_str());
@@ -103,8 +116,10 @@ void print_walks(const Json& j) {
         for (const auto& layer : j["layers"]) {
             std::string leaves;
             for (size_t k = 0; k < layer["leaf"][t].size(); ++k) {
-                if (k < trees_shown) leaves += (k > 0 ? "," : "") + std::to_string(layer["leaf"][t][k].get<uint32_t>());
-                if (!layer["margin"][t][k].is_null()) least = std::min(least, layer["margin"][t][k].get<double>());
+                if (k < trees_shown)
+                    leaves += (k > 0 ? "," : "") + std::to_string(layer["leaf"][t][k].get<uint32_t>());
+                if (!layer["margin"][t][k].is_null())
+                    least = std::min(least, layer["margin"][t][k].get<double>());
             }
             std::printf(" %-8s", leaves.c_str());
         }
@@ -119,17 +134,21 @@ void print_usage(const std::vector<Forest>& forests) {
         size_t used = 0;
         for (const auto& counts : forest.counts) {
             mean += entropy(counts) / static_cast<double>(forest.counts.size());
-            for (const uint64_t count : counts) used += count > 0 ? 1 : 0;
+            for (const uint64_t count : counts)
+                used += count > 0 ? 1 : 0;
         }
         std::printf("%5zu %5zu %6u %7llu %5zu  %.2f of %u\n", forest.block, forest.part, forest.spec->trees,
-                    static_cast<unsigned long long>(forest.spec->leaves_per_tree()), used, mean, forest.spec->depth);
+                    static_cast<unsigned long long>(forest.spec->leaves_per_tree()), used, mean,
+                    forest.spec->depth);
     }
 }
 
 int routes(const Options& options) {
     const auto model = open_model(options.file, options.common);
     auto forests = forests_of(*model);
-    if (forests.empty()) throw Error(Status::invalid_argument, "%s: the model has no trees: nothing is routed", options.file.c_str());
+    if (forests.empty())
+        throw Error(Status::invalid_argument, "%s: the model has no trees: nothing is routed",
+                    options.file.c_str());
     ContextOptions inner;
     inner.threads = options.common.threads;
     Context context(*model, inner);
@@ -151,7 +170,8 @@ int routes(const Options& options) {
     const bool good = for_each_text(options.texts, use, bad);
     if (options.common.json) {
         Json usage = Json::array();
-        for (const Forest& forest : forests) usage.push_back(usage_of(forest));
+        for (const Forest& forest : forests)
+            usage.push_back(usage_of(forest));
         print_json({{"usage", std::move(usage)}});
     } else {
         print_usage(forests);
@@ -162,7 +182,9 @@ int routes(const Options& options) {
 }  // namespace
 
 void add_routes(CLI::App& app, Runner& run) {
-    auto* command = app.add_subcommand("routes", "Which leaf every token took; with --json a line a text, then a line with the usage of leaves");
+    auto* command = app.add_subcommand(
+        "routes",
+        "Which leaf every token took; with --json a line a text, then a line with the usage of leaves");
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file with trees")->required();
     command->add_option("TEXT", options->texts, "Texts (default: lines of stdin)");

@@ -17,7 +17,9 @@ void for_each_batch(const Context& context, const TokenizedTexts& texts, bool so
                     const std::function<void(const Batch& batch, std::span<const uint32_t> members)>& use) {
     std::vector<uint32_t> order(texts.size());
     std::iota(order.begin(), order.end(), 0u);
-    if (sorted) std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return texts.length(a) > texts.length(b); });
+    if (sorted)
+        std::stable_sort(order.begin(), order.end(),
+                         [&](uint32_t a, uint32_t b) { return texts.length(a) > texts.length(b); });
     std::vector<int32_t> ids;
     std::vector<uint8_t> types;
     std::vector<uint32_t> offsets;
@@ -26,7 +28,8 @@ void for_each_batch(const Context& context, const TokenizedTexts& texts, bool so
         types.clear();
         offsets.assign(1, 0);
         size_t next = first;
-        while (next < order.size() && next - first < context.max_sequences() && ids.size() + texts.length(order[next]) <= context.max_tokens()) {
+        while (next < order.size() && next - first < context.max_sequences() &&
+               ids.size() + texts.length(order[next]) <= context.max_tokens()) {
             const auto text_ids = texts.ids(order[next]);
             const auto text_types = texts.types(order[next]);
             ids.insert(ids.end(), text_ids.begin(), text_ids.end());
@@ -50,9 +53,11 @@ Decision decide(const Model& model, uint32_t head, std::span<const float> scores
     }
     decision.index = static_cast<uint32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
     float sum = 0;
-    for (const float score : scores) sum += std::exp(score - scores[decision.index]);
+    for (const float score : scores)
+        sum += std::exp(score - scores[decision.index]);
     decision.value = 1.0F / sum;
-    decision.label = spec.label_count > 0 ? model.label(head, decision.index) : std::to_string(decision.index);
+    decision.label =
+        spec.label_count > 0 ? model.label(head, decision.index) : std::to_string(decision.index);
     return decision;
 }
 

@@ -20,13 +20,15 @@ uint64_t next(uint64_t& state) {  // splitmix64
 // Nearly normal with deviation 1: the sum of four uniform 16-bit numbers. Fast, and the same everywhere.
 float normal(uint64_t& state) {
     const uint64_t bits = next(state);
-    const auto sum = static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
+    const auto sum =
+        static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
     return (sum - 131070.0F) * (1.0F / 37837.2F);
 }
 
 uint64_t name_seed(const std::string& name, uint64_t seed) {
     uint64_t hash = 1469598103934665603u ^ seed;
-    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+    for (const char c : name)
+        hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
     return hash;
 }
 
@@ -39,7 +41,8 @@ std::vector<float> random_values(const std::string& name, uint64_t elements, uin
     }
     uint64_t state = name_seed(name, seed);
     const float scale = inputs == 0 ? 0.1F : 1.0F / std::sqrt(static_cast<float>(inputs));
-    for (float& value : values) value = scale * normal(state);
+    for (float& value : values)
+        value = scale * normal(state);
     return values;
 }
 
@@ -48,17 +51,27 @@ std::vector<float> random_values(const std::string& name, uint64_t elements, uin
 SyntheticShape shape_named(const std::string& name) {
     if (name == "minilm") return {6, 384, 12, 30522, 512, 1536};
     if (name == "bert-base") return {12, 768, 12, 30522, 512, 3072};
-    if (name.starts_with("llama-")) throw Error(Status::unsupported, "--synthetic: decoders do not run in this version, found %s", name.c_str());
-    throw Error(Status::invalid_argument, "--synthetic: expected minilm or bert-base, found %s", name.c_str());
+    if (name.starts_with("llama-"))
+        throw Error(Status::unsupported, "--synthetic: decoders do not run in this version, found %s",
+                    name.c_str());
+    throw Error(Status::invalid_argument, "--synthetic: expected minilm or bert-base, found %s",
+                name.c_str());
 }
 
 SyntheticShape shape_of(const ModelSpec& spec) {
-    SyntheticShape shape{static_cast<uint32_t>(spec.blocks.size()), spec.hidden, 1, spec.vocabulary, spec.max_positions, 4 * spec.hidden};
-    for (const BlockSpec& block : spec.blocks) shape.heads = std::max(shape.heads, block.heads);
+    SyntheticShape shape{static_cast<uint32_t>(spec.blocks.size()),
+                         spec.hidden,
+                         1,
+                         spec.vocabulary,
+                         spec.max_positions,
+                         4 * spec.hidden};
+    for (const BlockSpec& block : spec.blocks)
+        shape.heads = std::max(shape.heads, block.heads);
     return shape;
 }
 
-std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts, uint64_t seed) {
+std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
+                                         uint64_t seed) {
     auto import = std::make_unique<Import>();
     ModelSpec& s = import->spec;
     s.hidden = shape.hidden;
@@ -95,7 +108,9 @@ std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std:
         uint64_t inputs = need.role == TensorRole::weight && need.rank > 1 ? tensor.dimensions.back() : 0;
         if (tensor.name.ends_with("leaf.down.weight")) inputs = need.dimensions[2];
         if (tensor.name.ends_with(".out.weight") && need.rank == 3) inputs = need.dimensions[0];
-        tensor.values = [name = tensor.name, elements, inputs, seed] { return random_values(name, elements, inputs, seed); };
+        tensor.values = [name = tensor.name, elements, inputs, seed] {
+            return random_values(name, elements, inputs, seed);
+        };
         import->tensors.push_back(std::move(tensor));
     }
     return import;
@@ -108,7 +123,9 @@ class Balancer {
    public:
     Balancer(const Model& model, std::span<std::byte> bytes) : model_(model), bytes_(bytes) {}
 
-    static void observe(void* self, uint32_t block, const float* x, size_t tokens) { static_cast<Balancer*>(self)->balance(block, x, tokens); }
+    static void observe(void* self, uint32_t block, const float* x, size_t tokens) {
+        static_cast<Balancer*>(self)->balance(block, x, tokens);
+    }
 
    private:
     // The kernel reads the threshold in our own bytes: writing there is what the model sees next.
@@ -124,34 +141,41 @@ class Balancer {
             if (!part.spec->is_forest() || part.spec->depth == 0) continue;
             const bool leaf = part.spec->kind == PartKind::leaf_forest;
             const uint64_t nodes = part.spec->nodes_per_tree();
-            const uint64_t inner = (uint64_t{1} << part.spec->depth) - 1;  // the last level of a neuron tree chooses nothing
+            const uint64_t inner =
+                (uint64_t{1} << part.spec->depth) - 1;  // the last level of a neuron tree chooses nothing
             for (uint64_t k = 0; k < part.spec->trees; ++k) {
-                const float* rows = (leaf ? part.leaf_forest.node_weight : part.neuron_forest.in) + k * nodes * model_.spec().hidden;
-                const float* thresholds = (leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias) + k * nodes;
+                const float* rows = (leaf ? part.leaf_forest.node_weight : part.neuron_forest.in) +
+                                    k * nodes * model_.spec().hidden;
+                const float* thresholds =
+                    (leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias) + k * nodes;
                 balance_tree(rows, writable(thresholds), leaf ? 1.0F : -1.0F, inner, x, tokens);
             }
         }
     }
 
     // sign: a leaf tree subtracts its threshold, a neuron tree adds its bias.
-    void balance_tree(const float* rows, float* thresholds, float sign, uint64_t inner, const float* x, size_t tokens) {
+    void balance_tree(const float* rows, float* thresholds, float sign, uint64_t inner, const float* x,
+                      size_t tokens) {
         const size_t hidden = model_.spec().hidden;
         std::vector<uint64_t> node(tokens, 0);
         std::vector<float> value(tokens), sorted;
         std::vector<std::vector<size_t>> members(inner);
-        for (size_t t = 0; t < tokens; ++t) members[0].push_back(t);
+        for (size_t t = 0; t < tokens; ++t)
+            members[0].push_back(t);
         for (uint64_t n = 0; n < inner; ++n) {
             if (members[n].empty()) continue;
             sorted.clear();
             for (const size_t t : members[n]) {
                 value[t] = 0;
-                for (size_t i = 0; i < hidden; ++i) value[t] += x[t * hidden + i] * rows[n * hidden + i];
+                for (size_t i = 0; i < hidden; ++i)
+                    value[t] += x[t * hidden + i] * rows[n * hidden + i];
                 sorted.push_back(value[t]);
             }
             const auto middle = sorted.begin() + static_cast<ptrdiff_t>(sorted.size() / 2);
             std::nth_element(sorted.begin(), middle, sorted.end());
             // Between two tokens, not on one.
-            const float below = sorted.size() > 1 ? *std::max_element(sorted.begin(), middle) : *middle - 1.0F;
+            const float below =
+                sorted.size() > 1 ? *std::max_element(sorted.begin(), middle) : *middle - 1.0F;
             const float threshold = 0.5F * (below + *middle);
             thresholds[n] = sign * threshold;
             for (const size_t t : members[n]) {
@@ -197,19 +221,21 @@ void balance_trees(SyntheticModel& synthetic, uint64_t seed) {
 void random_ids(const ModelSpec& spec, uint64_t& state, std::span<int32_t> ids) {
     // Below 1,000 stand BERT's special and unused tokens.
     const uint64_t first = spec.vocabulary > 2000 ? 1000 : 0;
-    for (int32_t& id : ids) id = static_cast<int32_t>(first + next(state) % (spec.vocabulary - first));
+    for (int32_t& id : ids)
+        id = static_cast<int32_t>(first + next(state) % (spec.vocabulary - first));
     if (ids.size() < 2 || spec.tokenizer.cls < 0 || spec.tokenizer.sep < 0) return;
     ids.front() = spec.tokenizer.cls;
     ids.back() = spec.tokenizer.sep;
 }
 
-SyntheticModel make_synthetic(const SyntheticShape& shape, const std::vector<PartSpec>& parts, Precision precision, uint64_t seed,
-                              const ModelOptions& options) {
+SyntheticModel make_synthetic(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
+                              Precision precision, uint64_t seed, const ModelOptions& options) {
     auto import = synthetic_import(shape, parts, seed);
     SyntheticModel synthetic{model_to_memory(import->spec, store(*import, precision)), nullptr, 0};
     const auto start = std::chrono::steady_clock::now();
     synthetic.model = Model::from_memory(synthetic.bytes.span(), options);
-    synthetic.load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    synthetic.load_ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
     balance_trees(synthetic, seed);
     return synthetic;
 }

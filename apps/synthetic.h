@@ -21,7 +21,8 @@ SyntheticShape shape_named(const std::string& name);
 SyntheticShape shape_of(const ModelSpec& spec);
 
 // A random encoder with these parts in every block, and tensors made from `seed` when they are asked for.
-std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts, uint64_t seed);
+std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
+                                         uint64_t seed);
 
 // The model in memory; thresholds are medians over random ids, layer by layer.
 struct SyntheticModel {
@@ -29,8 +30,8 @@ struct SyntheticModel {
     std::unique_ptr<Model> model;
     double load_ms = 0;
 };
-SyntheticModel make_synthetic(const SyntheticShape& shape, const std::vector<PartSpec>& parts, Precision precision, uint64_t seed,
-                              const ModelOptions& options);
+SyntheticModel make_synthetic(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
+                              Precision precision, uint64_t seed, const ModelOptions& options);
 
 // [CLS] random words [SEP].
 void random_ids(const ModelSpec& spec, uint64_t& state, std::span<int32_t> ids);

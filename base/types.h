@@ -16,35 +16,50 @@ enum class TensorType : uint32_t { f32 = 1, f16 = 2, bf16 = 3, s8 = 4, u8 = 5, u
 constexpr uint64_t bytes_of(TensorType type) {
     switch (type) {
         case TensorType::f32:
-        case TensorType::u32: return 4;
+        case TensorType::u32:
+            return 4;
         case TensorType::f16:
-        case TensorType::bf16: return 2;
+        case TensorType::bf16:
+            return 2;
         case TensorType::s8:
-        case TensorType::u8: return 1;
+        case TensorType::u8:
+            return 1;
     }
     return 0;
 }
 
 constexpr const char* name_of(TensorType type) {
     switch (type) {
-        case TensorType::f32: return "f32";
-        case TensorType::f16: return "f16";
-        case TensorType::bf16: return "bf16";
-        case TensorType::s8: return "s8";
-        case TensorType::u8: return "u8";
-        case TensorType::u32: return "u32";
+        case TensorType::f32:
+            return "f32";
+        case TensorType::f16:
+            return "f16";
+        case TensorType::bf16:
+            return "bf16";
+        case TensorType::s8:
+            return "s8";
+        case TensorType::u8:
+            return "u8";
+        case TensorType::u32:
+            return "u32";
     }
     return "unknown";
 }
 
 constexpr const char* name_of(Activation activation) {
     switch (activation) {
-        case Activation::none: return "none";
-        case Activation::gelu_erf: return "gelu_erf";
-        case Activation::gelu_tanh: return "gelu_tanh";
-        case Activation::relu: return "relu";
-        case Activation::silu: return "silu";
-        case Activation::tanh: return "tanh";
+        case Activation::none:
+            return "none";
+        case Activation::gelu_erf:
+            return "gelu_erf";
+        case Activation::gelu_tanh:
+            return "gelu_tanh";
+        case Activation::relu:
+            return "relu";
+        case Activation::silu:
+            return "silu";
+        case Activation::tanh:
+            return "tanh";
     }
     return "unknown";
 }

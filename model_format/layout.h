@@ -9,10 +9,11 @@
 //                                     labels   n x StringRecord    the labels of all heads, in order
 //                                     tensors  n x TensorRecord    sorted by position
 //                                     strings  UTF-8 bytes         what StringRecords point into
-//   payload_offset  tensors         each at a multiple of 64, in the order of their records, gaps < 64 zero bytes
+//   payload_offset  tensors         each at a multiple of 64, in the order of their records, gaps < 64 zero
+//   bytes
 //                   end padding     64 KiB of zeros, so that a kernel may load or prefetch whole vectors past
-//                                   the last row, and so that no page size (Arm: up to 64 KiB) shares a tensor's
-//                                   last page with another file
+//                                   the last row, and so that no page size (Arm: up to 64 KiB) shares a
+//                                   tensor's last page with another file
 //   file_bytes
 //
 // All integers and floats are little-endian; every section starts at a multiple of 8 and every record has
@@ -37,7 +38,7 @@ namespace espalier::layout {
 inline constexpr char magic[8] = {'E', 'S', 'P', 'A', 'L', 'I', 'E', 'R'};
 inline constexpr uint16_t version_major = 1;
 inline constexpr uint16_t version_minor = 0;
-inline constexpr uint64_t tensor_alignment = 64;   // a cache line; a whole AVX-512 vector
+inline constexpr uint64_t tensor_alignment = 64;  // a cache line; a whole AVX-512 vector
 inline constexpr uint64_t end_padding = 64 * 1024;
 inline constexpr uint64_t record_alignment = 8;
 
@@ -107,8 +108,8 @@ struct ModelRecord {
     uint32_t pooling;
     float logit_scale;
     uint32_t tokenizer;
-    uint32_t tokenizer_flags;    // TokenizerFlag
-    uint32_t max_tokens;         // a sequence's limit, special tokens included
+    uint32_t tokenizer_flags;  // TokenizerFlag
+    uint32_t max_tokens;       // a sequence's limit, special tokens included
     uint32_t max_word_characters;
     int32_t special_tokens[8];  // unknown, cls, sep, pad, mask, begin, end, unused; -1: none
     StringRecord continuation;  // "##"

@@ -31,7 +31,8 @@ class Descriptor {
 
 size_t size_of(const Descriptor& file, const char* path) {
     struct stat info {};
-    if (::fstat(file.get(), &info) != 0) throw Error(Status::io, "%s: cannot stat: %s", path, std::strerror(errno));
+    if (::fstat(file.get(), &info) != 0)
+        throw Error(Status::io, "%s: cannot stat: %s", path, std::strerror(errno));
     if (!S_ISREG(info.st_mode)) throw Error(Status::io, "%s: expected a regular file", path);
     return static_cast<size_t>(info.st_size);
 }
@@ -41,7 +42,8 @@ void read_all(const Descriptor& file, const char* path, std::byte* target, size_
         const ssize_t count = ::read(file.get(), target + done, bytes - done);
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) throw Error(Status::io, "%s: cannot read: %s", path, std::strerror(errno));
-        if (count == 0) throw Error(Status::io, "%s: ended at byte %zu of %zu while it was read", path, done, bytes);
+        if (count == 0)
+            throw Error(Status::io, "%s: ended at byte %zu of %zu while it was read", path, done, bytes);
         done += static_cast<size_t>(count);
     }
 }

@@ -26,7 +26,7 @@ struct TensorView {
     uint32_t rank = 1;
     std::array<uint64_t, 4> dimensions{1, 1, 1, 1};
     std::array<uint32_t, 4> layout_arguments{};
-    uint64_t offset = 0;                // from the start of the file
+    uint64_t offset = 0;               // from the start of the file
     std::span<const std::byte> bytes;  // 64-byte aligned if the file is
 
     uint64_t elements() const { return dimensions[0] * dimensions[1] * dimensions[2] * dimensions[3]; }

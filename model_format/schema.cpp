@@ -28,7 +28,8 @@ class Collector {
     void add(const TensorName& name, TensorRole role, std::initializer_list<uint64_t> dimensions) {
         TensorNeed need{name, role, static_cast<uint32_t>(dimensions.size()), {1, 1, 1, 1}};
         size_t axis = 0;
-        for (const uint64_t dimension : dimensions) need.dimensions[axis++] = dimension;
+        for (const uint64_t dimension : dimensions)
+            need.dimensions[axis++] = dimension;
         needs_.push_back(need);
     }
     void weight(const TensorName& name, std::initializer_list<uint64_t> dimensions) {
@@ -65,9 +66,11 @@ void add_attention(Collector& out, const ModelSpec& spec, uint64_t index) {
     if (!block.has(block_flag::attention)) return;
     const auto b = wide(index);
     out.weight(tensor_name("blocks.%llu.attention.qkv.weight", b), {block.qkv_width(), spec.hidden});
-    if (block.has(block_flag::qkv_bias)) out.vector(tensor_name("blocks.%llu.attention.qkv.bias", b), {block.qkv_width()});
+    if (block.has(block_flag::qkv_bias))
+        out.vector(tensor_name("blocks.%llu.attention.qkv.bias", b), {block.qkv_width()});
     out.weight(tensor_name("blocks.%llu.attention.out.weight", b), {spec.hidden, block.query_width()});
-    if (block.has(block_flag::output_bias)) out.vector(tensor_name("blocks.%llu.attention.out.bias", b), {spec.hidden});
+    if (block.has(block_flag::output_bias))
+        out.vector(tensor_name("blocks.%llu.attention.out.bias", b), {spec.hidden});
     add_norm(out, spec, tensor_name("blocks.%llu.attention.norm", b).text);
 }
 
@@ -93,7 +96,8 @@ void add_leaf_forest(Collector& out, const ModelSpec& spec, const PartSpec& part
             out.vector(part_tensor(b, p, "leaf.up.bias"), {trees, leaves, part.leaf_width});
         out.weight(part_tensor(b, p, "leaf.down.weight"), {trees, leaves, part.leaf_width, spec.hidden});
     }
-    if (part.has(part_flag::output_bias)) out.weight(part_tensor(b, p, "leaf.bias"), {trees, leaves, spec.hidden});
+    if (part.has(part_flag::output_bias))
+        out.weight(part_tensor(b, p, "leaf.bias"), {trees, leaves, spec.hidden});
 }
 
 void add_neuron_forest(Collector& out, const ModelSpec& spec, const PartSpec& part, uint64_t b, uint64_t p) {
@@ -110,9 +114,15 @@ void add_parts(Collector& out, const ModelSpec& spec, uint64_t index) {
     if (parts.empty()) return;
     for (uint64_t p = 0; p < parts.size(); ++p) {
         switch (parts[p].kind) {
-            case PartKind::dense: add_dense(out, spec, parts[p], index, p); break;
-            case PartKind::leaf_forest: add_leaf_forest(out, spec, parts[p], index, p); break;
-            case PartKind::neuron_forest: add_neuron_forest(out, spec, parts[p], index, p); break;
+            case PartKind::dense:
+                add_dense(out, spec, parts[p], index, p);
+                break;
+            case PartKind::leaf_forest:
+                add_leaf_forest(out, spec, parts[p], index, p);
+                break;
+            case PartKind::neuron_forest:
+                add_neuron_forest(out, spec, parts[p], index, p);
+                break;
         }
     }
 }
@@ -123,11 +133,13 @@ void add_heads(Collector& out, const ModelSpec& spec) {
         const auto n = wide(h);
         if (head.dense_width > 0) {
             out.weight(tensor_name("heads.%llu.dense.weight", n), {head.dense_width, spec.hidden});
-            if (head.has(head_flag::dense_bias)) out.vector(tensor_name("heads.%llu.dense.bias", n), {head.dense_width});
+            if (head.has(head_flag::dense_bias))
+                out.vector(tensor_name("heads.%llu.dense.bias", n), {head.dense_width});
         }
         out.weight(tensor_name("heads.%llu.out.weight", n),
                    {head.outputs, head.dense_width > 0 ? head.dense_width : spec.hidden});
-        if (head.has(head_flag::output_bias)) out.vector(tensor_name("heads.%llu.out.bias", n), {head.outputs});
+        if (head.has(head_flag::output_bias))
+            out.vector(tensor_name("heads.%llu.out.bias", n), {head.outputs});
     }
 }
 
@@ -142,7 +154,8 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_
         add_attention(out, spec, b);
         add_parts(out, spec, b);
         // A block without attention, or without parts, lacks that whole sublayer, its norm included.
-        if (spec.blocks[b].part_count > 0) add_norm(out, spec, tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
+        if (spec.blocks[b].part_count > 0)
+            add_norm(out, spec, tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
     }
     if (spec.has(model_flag::final_norm)) add_norm(out, spec, "final_norm");
     add_heads(out, spec);
@@ -158,8 +171,8 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_
 bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions) {
     if (need.rank != dimensions.size()) return false;
     for (size_t axis = 0; axis < dimensions.size(); ++axis) {
-        const bool any = need.dimensions[axis] == 0 && dimensions[axis] > 0;
-        if (!any && need.dimensions[axis] != dimensions[axis]) return false;
+        const bool any = need.dimensions[axis] == 0;
+        if (any ? dimensions[axis] == 0 : dimensions[axis] != need.dimensions[axis]) return false;
     }
     return true;
 }
@@ -167,10 +180,12 @@ bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions) {
 bool type_fits(TensorRole role, TensorType type) {
     switch (role) {
         case TensorRole::weight:
-            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8;
+            return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16 ||
+                   type == TensorType::s8;
         case TensorRole::vector:
             return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16;
-        case TensorRole::vocabulary: return type == TensorType::u8 || type == TensorType::u32;
+        case TensorRole::vocabulary:
+            return type == TensorType::u8 || type == TensorType::u32;
     }
     return false;
 }

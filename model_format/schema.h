@@ -2,21 +2,22 @@
 // fill this list, the writer refuses a file that lacks one, the reader one that has too few, too many or
 // misshapen ones.
 //
-//   embeddings.word [vocabulary, hidden], embeddings.position [positions, hidden], embeddings.type [types, hidden]
-//   embeddings.norm.weight|bias, final_norm.weight|bias [hidden]
-//   blocks.B.attention.qkv.weight [query + 2 kv width, hidden], .bias; blocks.B.attention.out.weight [hidden, query width], .bias
+//   embeddings.word [vocabulary, hidden], embeddings.position [positions, hidden], embeddings.type [types,
+//   hidden] embeddings.norm.weight|bias, final_norm.weight|bias [hidden] blocks.B.attention.qkv.weight [query
+//   + 2 kv width, hidden], .bias; blocks.B.attention.out.weight [hidden, query width], .bias
 //   blocks.B.attention.norm.weight|bias, blocks.B.ffn.norm.weight|bias [hidden]
 //   blocks.B.parts.P.…  (P counts within the block)
-//     dense:  up.weight [width, hidden], gate.weight (gated), up.bias [width], down.weight [hidden, width], down.bias [hidden]
-//     leaf:   node.weight [trees, nodes, hidden], node.threshold [trees, nodes], leaf.up.weight
-//             [trees, leaves, leaf width, hidden], leaf.gate.weight (gated), leaf.up.bias [trees, leaves, leaf width],
-//             leaf.down.weight [trees, leaves, leaf width, hidden], leaf.bias [trees, leaves, hidden]
+//     dense:  up.weight [width, hidden], gate.weight (gated), up.bias [width], down.weight [hidden, width],
+//     down.bias [hidden] leaf:   node.weight [trees, nodes, hidden], node.threshold [trees, nodes],
+//     leaf.up.weight
+//             [trees, leaves, leaf width, hidden], leaf.gate.weight (gated), leaf.up.bias [trees, leaves,
+//             leaf width], leaf.down.weight [trees, leaves, leaf width, hidden], leaf.bias [trees, leaves,
+//             hidden]
 //     neuron: in.weight [trees, nodes, hidden], gate.weight (gated), in.bias [trees, nodes],
 //             out.weight [trees, nodes, hidden], out.bias [hidden]
-//   heads.H.dense.weight [dense width, hidden], .bias; heads.H.out.weight [outputs, dense width or hidden], .bias
-//   output.weight [vocabulary, hidden] (decoders, unless tied)
-//   tokenizer.offsets u32 [vocabulary + 1], tokenizer.bytes u8 [n]
-//   X.scale f32: the scales of X, where it has any
+//   heads.H.dense.weight [dense width, hidden], .bias; heads.H.out.weight [outputs, dense width or hidden],
+//   .bias output.weight [vocabulary, hidden] (decoders, unless tied) tokenizer.offsets u32 [vocabulary + 1],
+//   tokenizer.bytes u8 [n] X.scale f32: the scales of X, where it has any
 #pragma once
 
 #include <array>
@@ -36,7 +37,11 @@ struct TensorName {
 TensorName tensor_name(const char* format, ...) __attribute__((format(printf, 1, 2)));
 TensorName part_tensor(uint64_t block, uint64_t part, const char* suffix);
 
-enum class TensorRole { weight, vector, vocabulary };  // weight: may be f16, bf16, s8; vector: floats; vocabulary: u8, u32
+enum class TensorRole {
+    weight,
+    vector,
+    vocabulary
+};  // weight: may be f16, bf16, s8; vector: floats; vocabulary: u8, u32
 
 struct TensorNeed {
     TensorName name;

@@ -9,18 +9,24 @@ namespace espalier {
 
 uint64_t PartSpec::stored_neurons() const {
     switch (kind) {
-        case PartKind::dense: return width;
-        case PartKind::leaf_forest: return trees * leaves_per_tree() * leaf_width;
-        case PartKind::neuron_forest: return trees * nodes_per_tree();
+        case PartKind::dense:
+            return width;
+        case PartKind::leaf_forest:
+            return trees * leaves_per_tree() * leaf_width;
+        case PartKind::neuron_forest:
+            return trees * nodes_per_tree();
     }
     return 0;
 }
 
 uint64_t PartSpec::active_neurons() const {
     switch (kind) {
-        case PartKind::dense: return width;
-        case PartKind::leaf_forest: return uint64_t{trees} * leaf_width;
-        case PartKind::neuron_forest: return uint64_t{trees} * (depth + 1);
+        case PartKind::dense:
+            return width;
+        case PartKind::leaf_forest:
+            return uint64_t{trees} * leaf_width;
+        case PartKind::neuron_forest:
+            return uint64_t{trees} * (depth + 1);
     }
     return 0;
 }
@@ -41,13 +47,13 @@ class Checker {
     }
     void flags(const char* where, uint64_t index, uint32_t value, uint32_t known) const {
         if ((value & ~known) == 0) return;
-        throw Error(Status::unsupported, "%s: %s %llu: flags: expected only bits of 0x%x, found 0x%x", source_,
-                    where, static_cast<unsigned long long>(index), known, value);
+        throw Error(Status::unsupported, "%s: %s %llu: flags: expected only bits of 0x%x, found 0x%x",
+                    source_, where, static_cast<unsigned long long>(index), known, value);
     }
     void finite(const char* where, uint64_t index, const char* field, float value, bool positive) const {
         if (std::isfinite(value) && (!positive || value > 0)) return;
-        throw Error(Status::bad_model, "%s: %s %llu: %s: expected a finite%s number, found %g", source_, where,
-                    static_cast<unsigned long long>(index), field, positive ? " positive" : "",
+        throw Error(Status::bad_model, "%s: %s %llu: %s: expected a finite%s number, found %g", source_,
+                    where, static_cast<unsigned long long>(index), field, positive ? " positive" : "",
                     static_cast<double>(value));
     }
     [[noreturn]] void fail(const char* where, uint64_t index, const char* what) const {
@@ -80,7 +86,8 @@ void check_model(const ModelSpec& s, const Checker& check) {
     check.finite("model", 0, "position_scale", s.position_scale, false);
     check.finite("model", 0, "embedding_scale", s.embedding_scale, false);
     check.finite("model", 0, "logit_scale", s.logit_scale, false);
-    for (const float scaling : s.rope_scaling) check.finite("model", 0, "rope_scaling", scaling, false);
+    for (const float scaling : s.rope_scaling)
+        check.finite("model", 0, "rope_scaling", scaling, false);
     check.flags("model", 0, s.flags, model_flag::all);
     if (s.positions == Positions::rotary) check.finite("model", 0, "rope_theta", s.rope_theta, true);
 }
@@ -99,7 +106,8 @@ void check_tokenizer(const ModelSpec& s, const Checker& check) {
     }
     if (t.kind == TokenizerKind::wordpiece) {
         if (t.unknown < 0 || t.cls < 0 || t.sep < 0)
-            check.fail("tokenizer", 0, "wordpiece needs the tokens [UNK], [CLS] and [SEP]; found none of that id");
+            check.fail("tokenizer", 0,
+                       "wordpiece needs the tokens [UNK], [CLS] and [SEP]; found none of that id");
         check.range("tokenizer", 0, "max_tokens", t.max_tokens, 3, s.max_positions);
     }
 }
@@ -147,7 +155,8 @@ void check_head(const ModelSpec& s, uint64_t index, const Checker& check) {
     if (h.label_count != 0 && h.label_count != h.outputs)
         check.range("head", index, "label_count", h.label_count, h.outputs, h.outputs);
     for (uint64_t other = 0; other < index; ++other) {
-        if (s.heads[other].name == h.name) check.fail("head", index, "name: a head of that name exists already");
+        if (s.heads[other].name == h.name)
+            check.fail("head", index, "name: a head of that name exists already");
     }
 }
 
@@ -170,7 +179,8 @@ void check_spec(const ModelSpec& spec, const char* source) {
     }
     if (next_part != spec.parts.size())
         check.range("model", 0, "parts used by blocks", next_part, spec.parts.size(), spec.parts.size());
-    for (uint64_t i = 0; i < spec.parts.size(); ++i) check_part(spec, i, check);
+    for (uint64_t i = 0; i < spec.parts.size(); ++i)
+        check_part(spec, i, check);
     uint64_t next_label = 0;
     for (uint64_t i = 0; i < spec.heads.size(); ++i) {
         if (spec.heads[i].first_label != next_label)

@@ -27,7 +27,13 @@ enum class PartKind : uint32_t { dense = 1, leaf_forest = 2, neuron_forest = 3 }
 // Which pre-activation of a gated neuron tree chooses the child.
 enum class RoutesOn : uint32_t { up = 0, gate = 1 };
 enum class HeadKind : uint32_t { classifier = 1, regression = 2 };
-enum class TokenizerKind : uint32_t { none = 0, wordpiece = 1, byte_level_bpe = 2, byte_fallback_bpe = 3, unigram = 4 };
+enum class TokenizerKind : uint32_t {
+    none = 0,
+    wordpiece = 1,
+    byte_level_bpe = 2,
+    byte_fallback_bpe = 3,
+    unigram = 4
+};
 
 // row_major: the last dimension is contiguous, as the shape says.
 // rows_interleaved: a forest's rows of several tensors side by side (in, out, bias of one neuron).
@@ -39,11 +45,11 @@ enum class TensorLayout : uint32_t { row_major = 0, rows_interleaved = 1, transp
 enum class TensorScales : uint32_t { none = 0, per_row = 1, per_column = 2 };
 
 namespace model_flag {
-inline constexpr uint32_t embedding_norm = 1;     // a norm after the sum of embeddings
-inline constexpr uint32_t final_norm = 2;         // a norm after the last block
-inline constexpr uint32_t normalise_output = 4;   // embeddings are scaled to length 1
-inline constexpr uint32_t tied_output = 8;        // a decoder's output matrix is embeddings.word
-inline constexpr uint32_t norm_without_bias = 16; // LayerNorm with a weight only
+inline constexpr uint32_t embedding_norm = 1;      // a norm after the sum of embeddings
+inline constexpr uint32_t final_norm = 2;          // a norm after the last block
+inline constexpr uint32_t normalise_output = 4;    // embeddings are scaled to length 1
+inline constexpr uint32_t tied_output = 8;         // a decoder's output matrix is embeddings.word
+inline constexpr uint32_t norm_without_bias = 16;  // LayerNorm with a weight only
 inline constexpr uint32_t all = 31;
 }  // namespace model_flag
 namespace block_flag {
@@ -172,7 +178,8 @@ struct ModelSpec {
 };
 
 // Throws Error(bad_model) that names the first field that contradicts itself or exceeds a cap. `source`
-// is the file's name for the message. Called by reader and writer, so neither can meet what the other refuses.
+// is the file's name for the message. Called by reader and writer, so neither can meet what the other
+// refuses.
 void check_spec(const ModelSpec& spec, const char* source);
 
 const char* name_of(Family);

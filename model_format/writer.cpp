@@ -41,13 +41,17 @@ void check_tensor(const TensorNeed& need, const TensorSource& tensor, const char
 
 void check_scale(const TensorSource& tensor, const TensorSource& scale, const char* path) {
     const uint64_t columns = tensor.dimensions.back();
-    const uint64_t count = tensor.scales == TensorScales::per_row ? bytes_of_source(tensor) / columns : columns;  // s8: a byte each
-    if (scale.type != TensorType::f32 || scale.scales != TensorScales::none || bytes_of_source(scale) != count * sizeof(float))
-        throw Error(Status::bad_model, "%s: tensor %s: expected %llu f32", path, scale.name.c_str(), static_cast<unsigned long long>(count));
+    const uint64_t count = tensor.scales == TensorScales::per_row ? bytes_of_source(tensor) / columns
+                                                                  : columns;  // s8: a byte each
+    if (scale.type != TensorType::f32 || scale.scales != TensorScales::none ||
+        bytes_of_source(scale) != count * sizeof(float))
+        throw Error(Status::bad_model, "%s: tensor %s: expected %llu f32", path, scale.name.c_str(),
+                    static_cast<unsigned long long>(count));
 }
 
 // The schema's order, each scale behind its tensor. Leftovers are an error: nothing is dropped in silence.
-std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<TensorSource> tensors, const char* path) {
+std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<TensorSource> tensors,
+                                        const char* path) {
     std::map<std::string, TensorSource*, std::less<>> by_name;
     for (TensorSource& tensor : tensors) {
         if (!by_name.emplace(tensor.name, &tensor).second)
@@ -56,7 +60,8 @@ std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<Tenso
     std::vector<TensorSource> ordered;
     const auto take = [&](const std::string& name) {
         const auto place = by_name.find(name);
-        if (place == by_name.end()) throw Error(Status::bad_model, "%s: tensor %s: missing", path, name.c_str());
+        if (place == by_name.end())
+            throw Error(Status::bad_model, "%s: tensor %s: missing", path, name.c_str());
         ordered.push_back(std::move(*place->second));
         by_name.erase(place);
     };
@@ -68,7 +73,8 @@ std::vector<TensorSource> in_file_order(const ModelSpec& spec, std::vector<Tenso
         check_scale(ordered[ordered.size() - 2], ordered.back(), path);
     }
     if (!by_name.empty())
-        throw Error(Status::bad_model, "%s: tensor %s: not part of this architecture", path, by_name.begin()->first.c_str());
+        throw Error(Status::bad_model, "%s: tensor %s: not part of this architecture", path,
+                    by_name.begin()->first.c_str());
     return ordered;
 }
 
@@ -85,7 +91,8 @@ class DirectoryBuilder {
         const auto parts = part_records();
         const auto heads = head_records();
         std::vector<layout::StringRecord> labels;
-        for (const auto label : spec_.labels) labels.push_back(string(label));
+        for (const auto label : spec_.labels)
+            labels.push_back(string(label));
         const auto records = tensor_records(tensors, payload_offset);
         Bytes directory(7 * sizeof(layout::SectionRecord));
         table_ = 0;
@@ -101,10 +108,12 @@ class DirectoryBuilder {
 
    private:
     layout::StringRecord string(std::string_view text) {
-        const layout::StringRecord record{static_cast<uint32_t>(strings_.size()), static_cast<uint32_t>(text.size())};
+        const layout::StringRecord record{static_cast<uint32_t>(strings_.size()),
+                                          static_cast<uint32_t>(text.size())};
         strings_.insert(strings_.end(), text.begin(), text.end());
         if (strings_.size() > layout::max_string_bytes)
-            throw Error(Status::bad_model, "strings: expected at most %u bytes in all", layout::max_string_bytes);
+            throw Error(Status::bad_model, "strings: expected at most %u bytes in all",
+                        layout::max_string_bytes);
         return record;
     }
 
@@ -127,7 +136,8 @@ class DirectoryBuilder {
         r.rope_theta = s.rope_theta;
         r.rope_dimensions = s.rope_dimensions;
         r.rope_pairing = static_cast<uint32_t>(s.rope_pairing);
-        for (size_t i = 0; i < s.rope_scaling.size(); ++i) r.rope_scaling[i] = s.rope_scaling[i];
+        for (size_t i = 0; i < s.rope_scaling.size(); ++i)
+            r.rope_scaling[i] = s.rope_scaling[i];
         r.pooling = static_cast<uint32_t>(s.pooling);
         r.logit_scale = s.logit_scale;
         r.tokenizer = static_cast<uint32_t>(t.kind);
@@ -147,8 +157,15 @@ class DirectoryBuilder {
     std::vector<layout::BlockRecord> block_records() const {
         std::vector<layout::BlockRecord> records;
         for (const BlockSpec& b : spec_.blocks) {
-            records.push_back({b.flags, b.heads, b.kv_heads, b.head_dimension, b.first_part, b.part_count,
-                               b.attention_scale, b.window, {}});
+            records.push_back({b.flags,
+                               b.heads,
+                               b.kv_heads,
+                               b.head_dimension,
+                               b.first_part,
+                               b.part_count,
+                               b.attention_scale,
+                               b.window,
+                               {}});
         }
         return records;
     }
@@ -156,9 +173,16 @@ class DirectoryBuilder {
     std::vector<layout::PartRecord> part_records() const {
         std::vector<layout::PartRecord> records;
         for (const PartSpec& p : spec_.parts) {
-            records.push_back({static_cast<uint32_t>(p.kind), static_cast<uint32_t>(p.activation), p.flags,
-                               static_cast<uint32_t>(p.tie), p.width, p.trees, p.depth, p.leaf_width,
-                               static_cast<uint32_t>(p.routes_on), {}});
+            records.push_back({static_cast<uint32_t>(p.kind),
+                               static_cast<uint32_t>(p.activation),
+                               p.flags,
+                               static_cast<uint32_t>(p.tie),
+                               p.width,
+                               p.trees,
+                               p.depth,
+                               p.leaf_width,
+                               static_cast<uint32_t>(p.routes_on),
+                               {}});
         }
         return records;
     }
@@ -166,13 +190,22 @@ class DirectoryBuilder {
     std::vector<layout::HeadRecord> head_records() {
         std::vector<layout::HeadRecord> records;
         for (const HeadSpec& h : spec_.heads) {
-            records.push_back({string(h.name), static_cast<uint32_t>(h.kind), h.flags, static_cast<uint32_t>(h.activation),
-                               static_cast<uint32_t>(h.pooling), h.dense_width, h.outputs, h.first_label, h.label_count, {}});
+            records.push_back({string(h.name),
+                               static_cast<uint32_t>(h.kind),
+                               h.flags,
+                               static_cast<uint32_t>(h.activation),
+                               static_cast<uint32_t>(h.pooling),
+                               h.dense_width,
+                               h.outputs,
+                               h.first_label,
+                               h.label_count,
+                               {}});
         }
         return records;
     }
 
-    std::vector<layout::TensorRecord> tensor_records(const std::vector<TensorSource>& tensors, uint64_t position) {
+    std::vector<layout::TensorRecord> tensor_records(const std::vector<TensorSource>& tensors,
+                                                     uint64_t position) {
         std::vector<layout::TensorRecord> records;
         for (const TensorSource& tensor : tensors) {
             layout::TensorRecord r{};
@@ -182,8 +215,10 @@ class DirectoryBuilder {
             r.scales = static_cast<uint32_t>(tensor.scales);
             r.rank = static_cast<uint32_t>(tensor.dimensions.size());
             if (r.rank < 1 || r.rank > 4)
-                throw Error(Status::bad_model, "tensor %s: expected a rank of 1 to 4, found %u", tensor.name.c_str(), r.rank);
-            for (size_t axis = 0; axis < 4; ++axis) r.dimensions[axis] = axis < r.rank ? tensor.dimensions[axis] : 1;
+                throw Error(Status::bad_model, "tensor %s: expected a rank of 1 to 4, found %u",
+                            tensor.name.c_str(), r.rank);
+            for (size_t axis = 0; axis < 4; ++axis)
+                r.dimensions[axis] = axis < r.rank ? tensor.dimensions[axis] : 1;
             r.offset = round_up(position, layout::tensor_alignment);
             r.bytes = bytes_of_source(tensor);
             position = r.offset + r.bytes;
@@ -293,7 +328,8 @@ void write(Sink& sink, const char* path, const ModelSpec& spec, std::vector<Tens
     const uint64_t payload = round_up(sizeof(layout::FileHeader) + directory_bytes, layout::tensor_alignment);
     const Bytes directory = builder.build(ordered, payload);
     uint64_t end = payload;
-    for (const TensorSource& tensor : ordered) end = round_up(end, layout::tensor_alignment) + bytes_of_source(tensor);
+    for (const TensorSource& tensor : ordered)
+        end = round_up(end, layout::tensor_alignment) + bytes_of_source(tensor);
     const uint64_t file_bytes = round_up(end, layout::tensor_alignment) + layout::end_padding;
 
     sink.reserve(file_bytes);
@@ -306,8 +342,9 @@ void write(Sink& sink, const char* path, const ModelSpec& spec, std::vector<Tens
         append_zeros(sink, hash, round_up(position, layout::tensor_alignment) - position);
         const Bytes data = tensor.data();
         if (data.size() != bytes_of_source(tensor))
-            throw Error(Status::bad_model, "%s: tensor %s: expected %llu bytes, got %zu", path, tensor.name.c_str(),
-                        static_cast<unsigned long long>(bytes_of_source(tensor)), data.size());
+            throw Error(Status::bad_model, "%s: tensor %s: expected %llu bytes, got %zu", path,
+                        tensor.name.c_str(), static_cast<unsigned long long>(bytes_of_source(tensor)),
+                        data.size());
         sink.append(data);
         hash.add(data);
         position = round_up(position, layout::tensor_alignment) + data.size();
@@ -332,7 +369,8 @@ void write(Sink& sink, const char* path, const ModelSpec& spec, std::vector<Tens
 
 }  // namespace
 
-void write_model(const char* path, const ModelSpec& spec, std::vector<TensorSource> tensors, const WriteProgress& progress) {
+void write_model(const char* path, const ModelSpec& spec, std::vector<TensorSource> tensors,
+                 const WriteProgress& progress) {
     const std::string temporary = std::string(path) + ".part";
     FileSink sink(temporary.c_str());
     write(sink, path, spec, std::move(tensors), progress);

@@ -12,14 +12,16 @@
 
 // The model's memory resource must outlive everything allocated from it: it is declared first.
 struct espalier_model {
-    explicit espalier_model(const espalier_model_options& options) : memory(options.allocator), logger(options.logger) {}
+    explicit espalier_model(const espalier_model_options& options)
+        : memory(options.allocator), logger(options.logger) {}
     espalier::HookResource memory;
     espalier_logger logger;
     std::unique_ptr<espalier::Model> model;
 };
 
 struct espalier_context {
-    espalier_context(const espalier::Model& model, const espalier::ContextOptions& options) : context(model, options) {}
+    espalier_context(const espalier::Model& model, const espalier::ContextOptions& options)
+        : context(model, options) {}
     espalier::Context context;
 };
 
@@ -68,7 +70,9 @@ Options read_options(const Options* given, void (*init)(Options*), const char* n
     init(&options);
     if (given == nullptr) return options;
     if (given->struct_size < sizeof(size_t) || given->struct_size > sizeof(Options))
-        throw Error(Status::invalid_argument, "%s: struct_size: expected at most %zu, found %zu (call its _init function; is the header newer than the library?)",
+        throw Error(Status::invalid_argument,
+                    "%s: struct_size: expected at most %zu, found %zu (call its _init function; is the "
+                    "header newer than the library?)",
                     name, sizeof(Options), given->struct_size);
     std::memcpy(&options, given, given->struct_size);
     return options;
@@ -80,12 +84,14 @@ void write_info(Info* target, Info value, const char* name) {
     require(target, name);
     const size_t size = target->struct_size;
     if (size < sizeof(size_t) || size > sizeof(Info))
-        throw Error(Status::invalid_argument, "%s: struct_size: expected at most %zu, found %zu", name, sizeof(Info), size);
+        throw Error(Status::invalid_argument, "%s: struct_size: expected at most %zu, found %zu", name,
+                    sizeof(Info), size);
     value.struct_size = size;
     std::memcpy(target, &value, size);
 }
 
-void log_line(const espalier_logger& logger, espalier_log_level level, const char* format, const char* a, const char* b) {
+void log_line(const espalier_logger& logger, espalier_log_level level, const char* format, const char* a,
+              const char* b) {
     if (logger.log == nullptr) return;
     char line[256];
     std::snprintf(line, sizeof(line), format, a, b);
@@ -93,7 +99,8 @@ void log_line(const espalier_logger& logger, espalier_log_level level, const cha
 }
 
 template <typename Open>
-espalier_status open_model(const espalier_model_options* given, espalier_model** model, espalier_error* error, const Open& open) {
+espalier_status open_model(const espalier_model_options* given, espalier_model** model, espalier_error* error,
+                           const Open& open) {
     return guarded(error, [&] {
         require(model, "model");
         const auto options = read_options(given, espalier_model_options_init, "espalier_model_options");
@@ -105,8 +112,8 @@ espalier_status open_model(const espalier_model_options* given, espalier_model**
         inner.verify = options.verify != 0;
         inner.memory = &handle->memory;
         handle->model = open(inner);
-        log_line(options.logger, ESPALIER_LOG_INFO, "opened a model: kernels %s, dense backend %s", name_of(handle->model->kernels().isa),
-                 handle->model->backend().name());
+        log_line(options.logger, ESPALIER_LOG_INFO, "opened a model: kernels %s, dense backend %s",
+                 name_of(handle->model->kernels().isa), handle->model->backend().name());
         *model = handle.release();
     });
 }
@@ -173,7 +180,8 @@ const char* espalier_version(void) {
 }
 
 const char* espalier_status_name(espalier_status status) {
-    constexpr const char* names[] = {"ok",        "invalid_argument", "io",       "bad_model", "unsupported", "out_of_memory",
+    constexpr const char* names[] = {"ok",        "invalid_argument", "io",
+                                     "bad_model", "unsupported",      "out_of_memory",
                                      "cancelled", "too_long",         "internal"};
     const auto index = static_cast<size_t>(status);
     return index < std::size(names) ? names[index] : "unknown";
@@ -186,14 +194,16 @@ void espalier_model_options_init(espalier_model_options* options) {
     options->use_mmap = 1;
 }
 
-espalier_status espalier_model_open(const char* path, const espalier_model_options* options, espalier_model** model, espalier_error* error) {
+espalier_status espalier_model_open(const char* path, const espalier_model_options* options,
+                                    espalier_model** model, espalier_error* error) {
     return open_model(options, model, error, [&](const espalier::ModelOptions& inner) {
         require(path, "path");
         return espalier::Model::open(path, inner);
     });
 }
 
-espalier_status espalier_model_from_memory(const void* data, size_t bytes, const espalier_model_options* options, espalier_model** model,
+espalier_status espalier_model_from_memory(const void* data, size_t bytes,
+                                           const espalier_model_options* options, espalier_model** model,
                                            espalier_error* error) {
     return open_model(options, model, error, [&](const espalier::ModelOptions& inner) {
         require(data, "data");
@@ -213,7 +223,8 @@ espalier_status espalier_model_get_info(const espalier_model* model, espalier_mo
         value.hidden = m.spec().hidden;
         value.blocks = static_cast<uint32_t>(m.spec().blocks.size());
         value.vocabulary = m.spec().vocabulary;
-        value.max_tokens = m.spec().tokenizer.max_tokens > 0 ? m.spec().tokenizer.max_tokens : m.spec().max_positions;
+        value.max_tokens =
+            m.spec().tokenizer.max_tokens > 0 ? m.spec().tokenizer.max_tokens : m.spec().max_positions;
         value.heads = static_cast<uint32_t>(m.spec().heads.size());
         value.forests = static_cast<uint32_t>(m.prepared().forests);
         for (const auto& part : m.spec().parts) {
@@ -229,11 +240,14 @@ espalier_status espalier_model_get_info(const espalier_model* model, espalier_mo
     });
 }
 
-espalier_status espalier_model_get_head(const espalier_model* model, uint32_t head, espalier_head_info* info) {
+espalier_status espalier_model_get_head(const espalier_model* model, uint32_t head,
+                                        espalier_head_info* info) {
     return guarded(nullptr, [&] {
         require(model, "model");
         const auto& heads = model->model->spec().heads;
-        if (head >= heads.size()) throw Error(Status::invalid_argument, "head: expected a number below %zu, found %u", heads.size(), head);
+        if (head >= heads.size())
+            throw Error(Status::invalid_argument, "head: expected a number below %zu, found %u", heads.size(),
+                        head);
         espalier_head_info value{};
         value.name = model->model->head_name(head);
         value.outputs = heads[head].outputs;
@@ -248,17 +262,20 @@ const char* espalier_model_label(const espalier_model* model, uint32_t head, uin
     return label < model->model->spec().heads[head].label_count ? model->model->label(head, label) : nullptr;
 }
 
-espalier_status espalier_tokenize(espalier_context* context, const espalier_text* text, uint32_t flags, int32_t* ids, uint8_t* types,
-                                  size_t capacity, size_t* count, int* truncated, espalier_error* error) {
+espalier_status espalier_tokenize(espalier_context* context, const espalier_text* text, uint32_t flags,
+                                  int32_t* ids, uint8_t* types, size_t capacity, size_t* count,
+                                  int* truncated, espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(text, "text");
         require(ids, "ids");
         require(count, "count");
         bool cut = false;
-        const std::span<uint8_t> type_span = types != nullptr ? std::span(types, capacity) : std::span<uint8_t>();
+        const std::span<uint8_t> type_span =
+            types != nullptr ? std::span(types, capacity) : std::span<uint8_t>();
         *count = context->context.tokenize(text_of(text->text, text->bytes, "text.text"), pair_of(*text),
-                                           (flags & ESPALIER_PLAIN_SPECIAL_TOKENS) != 0, {ids, capacity}, type_span, cut);
+                                           (flags & ESPALIER_PLAIN_SPECIAL_TOKENS) != 0, {ids, capacity},
+                                           type_span, cut);
         if (truncated != nullptr) *truncated = cut ? 1 : 0;
     });
 }
@@ -270,7 +287,8 @@ void espalier_context_options_init(espalier_context_options* options) {
     options->threads = 1;
 }
 
-espalier_status espalier_context_bytes(const espalier_model* model, const espalier_context_options* options, size_t* bytes, espalier_error* error) {
+espalier_status espalier_context_bytes(const espalier_model* model, const espalier_context_options* options,
+                                       size_t* bytes, espalier_error* error) {
     return guarded(error, [&] {
         require(model, "model");
         require(bytes, "bytes");
@@ -278,8 +296,8 @@ espalier_status espalier_context_bytes(const espalier_model* model, const espali
     });
 }
 
-espalier_status espalier_context_create(const espalier_model* model, const espalier_context_options* options, espalier_context** context,
-                                        espalier_error* error) {
+espalier_status espalier_context_create(const espalier_model* model, const espalier_context_options* options,
+                                        espalier_context** context, espalier_error* error) {
     return guarded(error, [&] {
         require(model, "model");
         require(context, "context");
@@ -291,7 +309,8 @@ void espalier_context_destroy(espalier_context* context) {
     delete context;
 }
 
-espalier_status espalier_encode(espalier_context* context, const espalier_batch* batch, float* hidden, espalier_error* error) {
+espalier_status espalier_encode(espalier_context* context, const espalier_batch* batch, float* hidden,
+                                espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(hidden, "hidden");
@@ -299,7 +318,8 @@ espalier_status espalier_encode(espalier_context* context, const espalier_batch*
     });
 }
 
-espalier_status espalier_embed(espalier_context* context, const espalier_batch* batch, float* vectors, espalier_error* error) {
+espalier_status espalier_embed(espalier_context* context, const espalier_batch* batch, float* vectors,
+                               espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(vectors, "vectors");
@@ -307,7 +327,8 @@ espalier_status espalier_embed(espalier_context* context, const espalier_batch* 
     });
 }
 
-espalier_status espalier_score(espalier_context* context, const espalier_batch* batch, uint32_t head, float* logits, espalier_error* error) {
+espalier_status espalier_score(espalier_context* context, const espalier_batch* batch, uint32_t head,
+                               float* logits, espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(logits, "logits");
@@ -315,7 +336,8 @@ espalier_status espalier_score(espalier_context* context, const espalier_batch* 
     });
 }
 
-espalier_status espalier_embed_text(espalier_context* context, const espalier_text* text, float* vector, int* truncated, espalier_error* error) {
+espalier_status espalier_embed_text(espalier_context* context, const espalier_text* text, float* vector,
+                                    int* truncated, espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(vector, "vector");
@@ -325,8 +347,9 @@ espalier_status espalier_embed_text(espalier_context* context, const espalier_te
     });
 }
 
-espalier_status espalier_classify_text(espalier_context* context, const espalier_text* text, uint32_t head, espalier_classification* result,
-                                       float* logits, espalier_error* error) {
+espalier_status espalier_classify_text(espalier_context* context, const espalier_text* text, uint32_t head,
+                                       espalier_classification* result, float* logits,
+                                       espalier_error* error) {
     return guarded(error, [&] {
         require(context, "context");
         require(result, "result");
@@ -337,7 +360,8 @@ espalier_status espalier_classify_text(espalier_context* context, const espalier
             if (scores[i] > scores[best]) best = i;
         }
         float sum = 0;
-        for (const float score : scores) sum += std::exp(score - scores[best]);
+        for (const float score : scores)
+            sum += std::exp(score - scores[best]);
         const espalier::HeadSpec& spec = context->context.model().spec().heads[head];
         result->label = best;
         result->probability = spec.kind == espalier::HeadKind::regression ? 1.0F : 1.0F / sum;
@@ -347,7 +371,8 @@ espalier_status espalier_classify_text(espalier_context* context, const espalier
     });
 }
 
-espalier_status espalier_get_routes(const espalier_context* context, uint32_t forest, espalier_routes* routes) {
+espalier_status espalier_get_routes(const espalier_context* context, uint32_t forest,
+                                    espalier_routes* routes) {
     return guarded(nullptr, [&] {
         require(context, "context");
         const espalier::Context& c = context->context;
@@ -367,7 +392,8 @@ espalier_status espalier_get_routes(const espalier_context* context, uint32_t fo
                 return write_info(routes, value, "espalier_routes");
             }
         }
-        throw Error(Status::invalid_argument, "forest: expected a number below %zu, found %u", c.model().prepared().forests, forest);
+        throw Error(Status::invalid_argument, "forest: expected a number below %zu, found %u",
+                    c.model().prepared().forests, forest);
     });
 }
 

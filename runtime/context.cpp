@@ -22,11 +22,13 @@ size_t sequences_of(size_t tokens, const ContextOptions& options) {
 void check_options(const ContextOptions& options) {
     // Above any machine that exists; keeps sizes far from overflow.
     if (options.threads < 1 || options.threads > 1024)
-        throw Error(Status::invalid_argument, "context: threads: expected 1 to 1024, found %d", options.threads);
+        throw Error(Status::invalid_argument, "context: threads: expected 1 to 1024, found %d",
+                    options.threads);
     constexpr uint32_t most = 1u << 24;
     if (options.max_tokens > most || options.max_sequences > most)
-        throw Error(Status::invalid_argument, "context: expected at most %u tokens and sequences, found %u and %u", most, options.max_tokens,
-                    options.max_sequences);
+        throw Error(Status::invalid_argument,
+                    "context: expected at most %u tokens and sequences, found %u and %u", most,
+                    options.max_tokens, options.max_sequences);
 }
 
 // What decides the sizes of buffers, over all blocks.
@@ -43,7 +45,8 @@ Widest widest_of(const Model& model, size_t max_tokens) {
         if (block.qkv) {
             widest.qkv = std::max(widest.qkv, block.attention.row_stride());
             widest.query = std::max(widest.query, block.attention.query_width());
-            widest.thread_scratch = std::max(widest.thread_scratch, attention_scratch(block.attention, longest) * sizeof(float));
+            widest.thread_scratch =
+                std::max(widest.thread_scratch, attention_scratch(block.attention, longest) * sizeof(float));
         }
         size_t dense_parts = 0;
         for (const PreparedPart& part : block.parts) {
@@ -53,10 +56,12 @@ Widest widest_of(const Model& model, size_t max_tokens) {
                     ++dense_parts;
                     break;
                 case PartKind::leaf_forest:
-                    widest.thread_scratch = std::max(widest.thread_scratch, scratch_bytes(part.leaf_forest, max_tokens));
+                    widest.thread_scratch =
+                        std::max(widest.thread_scratch, scratch_bytes(part.leaf_forest, max_tokens));
                     break;
                 case PartKind::neuron_forest:
-                    widest.thread_scratch = std::max(widest.thread_scratch, scratch_bytes(part.neuron_forest, max_tokens));
+                    widest.thread_scratch =
+                        std::max(widest.thread_scratch, scratch_bytes(part.neuron_forest, max_tokens));
                     break;
             }
         }
@@ -65,11 +70,12 @@ Widest widest_of(const Model& model, size_t max_tokens) {
     return widest;
 }
 
-Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens, size_t max_sequences, int threads,
-                                   std::span<ForestRoutes> routes) {
+Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens, size_t max_sequences,
+                            int threads, std::span<ForestRoutes> routes) {
     const ModelSpec& spec = model.spec();
     const Widest widest = widest_of(model, max_tokens);
-    const size_t rows = padded_rows(max_tokens), pooled_rows = padded_rows(max_sequences), hidden = spec.hidden;
+    const size_t rows = padded_rows(max_tokens), pooled_rows = padded_rows(max_sequences),
+                 hidden = spec.hidden;
     Workspace w;
     w.x = arena.take<float>(rows * hidden);
     w.y = arena.take<float>(rows * hidden);
@@ -95,7 +101,8 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens,
     for (const PreparedBlock& block : model.prepared().blocks) {
         for (const PreparedPart& part : block.parts) {
             if (!part.spec->is_forest()) continue;
-            const ForestRoutes taken{arena.take<uint32_t>(max_tokens * part.spec->trees), arena.take<float>(max_tokens * part.spec->trees)};
+            const ForestRoutes taken{arena.take<uint32_t>(max_tokens * part.spec->trees),
+                                     arena.take<float>(max_tokens * part.spec->trees)};
             if (part.forest < routes.size()) routes[part.forest] = taken;
         }
     }
@@ -122,9 +129,11 @@ Context::Context(const Model& model, const ContextOptions& options)
       tokenizer_scratch_(model.memory()) {
     arena_bytes_ = arena_bytes(model, options);
     std::byte* base = options.arena.data();
-    if (base != nullptr && (reinterpret_cast<uintptr_t>(base) % 64 != 0 || options.arena.size() < arena_bytes_))
-        throw Error(Status::invalid_argument, "context: arena: expected %zu bytes at a multiple of 64, found %zu bytes at %p", arena_bytes_,
-                    options.arena.size(), static_cast<void*>(base));
+    if (base != nullptr &&
+        (reinterpret_cast<uintptr_t>(base) % 64 != 0 || options.arena.size() < arena_bytes_))
+        throw Error(Status::invalid_argument,
+                    "context: arena: expected %zu bytes at a multiple of 64, found %zu bytes at %p",
+                    arena_bytes_, options.arena.size(), static_cast<void*>(base));
     dense_ = model.backend().make_runner(threads_);
     if (base == nullptr) {
         owned_arena_ = model.memory()->allocate(arena_bytes_, 64);
@@ -140,27 +149,35 @@ Context::~Context() {
 
 void Context::check(const Batch& batch) const {
     const ModelSpec& spec = model_.spec();
-    const auto fail = [](const char* what, size_t where, unsigned long long expected, unsigned long long found) {
-        throw Error(Status::invalid_argument, "batch: %s %zu: expected at most %llu, found %llu", what, where, expected, found);
+    const auto fail = [](const char* what, size_t where, unsigned long long expected,
+                         unsigned long long found) {
+        throw Error(Status::invalid_argument, "batch: %s %zu: expected at most %llu, found %llu", what, where,
+                    expected, found);
     };
     if (batch.offsets.size() < 2 || batch.offsets[0] != 0)
-        throw Error(Status::invalid_argument, "batch: expected at least one sequence and offsets that start with 0");
+        throw Error(Status::invalid_argument,
+                    "batch: expected at least one sequence and offsets that start with 0");
     if (batch.sequences() > max_sequences_ || batch.tokens() > max_tokens_)
-        throw Error(Status::too_long, "batch: expected at most %zu sequences of %zu tokens in all (the context's limits), found %zu of %zu",
+        throw Error(Status::too_long,
+                    "batch: expected at most %zu sequences of %zu tokens in all (the context's limits), "
+                    "found %zu of %zu",
                     max_sequences_, max_tokens_, batch.sequences(), batch.tokens());
     if (!batch.types.empty() && batch.types.size() != batch.ids.size())
-        throw Error(Status::invalid_argument, "batch: expected as many types as ids (%zu), found %zu", batch.ids.size(), batch.types.size());
+        throw Error(Status::invalid_argument, "batch: expected as many types as ids (%zu), found %zu",
+                    batch.ids.size(), batch.types.size());
     for (size_t s = 0; s < batch.sequences(); ++s) {
         if (batch.offsets[s + 1] <= batch.offsets[s] || batch.offsets[s + 1] > batch.tokens())
-            throw Error(Status::invalid_argument, "batch: offset %zu: expected %u to %zu, found %u", s + 1, batch.offsets[s] + 1, batch.tokens(),
-                        batch.offsets[s + 1]);
+            throw Error(Status::invalid_argument, "batch: offset %zu: expected %u to %zu, found %u", s + 1,
+                        batch.offsets[s] + 1, batch.tokens(), batch.offsets[s + 1]);
         if (batch.length(s) > spec.max_positions)
-            throw Error(Status::too_long, "batch: sequence %zu: expected at most %u tokens (the model's positions), found %zu", s, spec.max_positions,
-                        batch.length(s));
+            throw Error(Status::too_long,
+                        "batch: sequence %zu: expected at most %u tokens (the model's positions), found %zu",
+                        s, spec.max_positions, batch.length(s));
     }
     for (size_t t = 0; t < batch.tokens(); ++t) {
         if (batch.ids[t] < 0 || static_cast<uint32_t>(batch.ids[t]) >= spec.vocabulary)
-            throw Error(Status::invalid_argument, "batch: token %zu: expected an id of 0 to %u, found %d", t, spec.vocabulary - 1, batch.ids[t]);
+            throw Error(Status::invalid_argument, "batch: token %zu: expected an id of 0 to %u, found %d", t,
+                        spec.vocabulary - 1, batch.ids[t]);
         if (!batch.types.empty() && batch.types[t] >= std::max<uint32_t>(spec.token_types, 1))
             fail("type of token", t, spec.token_types > 0 ? spec.token_types - 1 : 0, batch.types[t]);
     }
@@ -168,7 +185,8 @@ void Context::check(const Batch& batch) const {
 
 void Context::check_cancelled() const {
     if (cancel_ == nullptr) return;
-    if (__atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0) throw Error(Status::cancelled, "cancelled by the caller");
+    if (__atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0)
+        throw Error(Status::cancelled, "cancelled by the caller");
 }
 
 std::span<const float> Context::encode(const Batch& batch) {
@@ -187,10 +205,12 @@ std::span<const float> Context::embed(const Batch& batch) {
         for (size_t s = 0; s < batch.sequences(); ++s) {
             float* vector = work_.pooled + s * spec.hidden;
             double squares = 0;
-            for (size_t i = 0; i < spec.hidden; ++i) squares += static_cast<double>(vector[i]) * vector[i];
+            for (size_t i = 0; i < spec.hidden; ++i)
+                squares += static_cast<double>(vector[i]) * vector[i];
             // torch.nn.functional.normalize: at least 1e-12.
             const auto scale = static_cast<float>(1.0 / std::max(std::sqrt(squares), 1e-12));
-            for (size_t i = 0; i < spec.hidden; ++i) vector[i] *= scale;
+            for (size_t i = 0; i < spec.hidden; ++i)
+                vector[i] *= scale;
         }
     }
     return {work_.pooled, batch.sequences() * spec.hidden};
@@ -198,7 +218,9 @@ std::span<const float> Context::embed(const Batch& batch) {
 
 std::span<const float> Context::score(const Batch& batch, uint32_t head) {
     if (head >= model_.prepared().heads.size())
-        throw Error(Status::invalid_argument, "head: expected a number below %zu (the model's heads), found %u", model_.prepared().heads.size(), head);
+        throw Error(Status::invalid_argument,
+                    "head: expected a number below %zu (the model's heads), found %u",
+                    model_.prepared().heads.size(), head);
     encode(batch);
     const PreparedHead& prepared = model_.prepared().heads[head];
     pool(batch, prepared.spec->pooling);
@@ -211,19 +233,22 @@ std::span<const float> Context::score(const Batch& batch, uint32_t head) {
     return {work_.head_out, batch.sequences() * prepared.spec->outputs};
 }
 
-size_t Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special, std::span<int32_t> ids,
-                         std::span<uint8_t> types, bool& truncated) {
+size_t Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special,
+                         std::span<int32_t> ids, std::span<uint8_t> types, bool& truncated) {
     const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, ids.size());
-    const Encoded encoded = model_.tokenizer().encode(text, pair, limit, plain_special, ids, types, tokenizer_scratch_);
+    const Encoded encoded =
+        model_.tokenizer().encode(text, pair, limit, plain_special, ids, types, tokenizer_scratch_);
     truncated = encoded.truncated;
     return encoded.count;
 }
 
-Context::Tokens Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special) {
+Context::Tokens Context::tokenize(std::string_view text, std::optional<std::string_view> pair,
+                                  bool plain_special) {
     model_.tokenizer();  // throws where there is none
     const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, max_tokens_);
     bool truncated = false;
-    const size_t count = tokenize(text, pair, plain_special, {work_.ids, limit}, {work_.types, limit}, truncated);
+    const size_t count =
+        tokenize(text, pair, plain_special, {work_.ids, limit}, {work_.types, limit}, truncated);
     return {{work_.ids, count}, {work_.types, count}, truncated};
 }
 

@@ -18,15 +18,16 @@ struct ContextOptions {
     int threads = 1;
     uint32_t max_tokens = 0;     // of one call; 0: the model's limit for one sequence
     uint32_t max_sequences = 0;  // of one call; 0: 64, or max_tokens if that is less
-    std::span<std::byte> arena;  // the caller's, at a multiple of 64; empty: allocated from the model's memory
+    std::span<std::byte>
+        arena;  // the caller's, at a multiple of 64; empty: allocated from the model's memory
     const int* cancel = nullptr;
 };
 
 // Sequences packed end to end; see espalier_batch.
 struct Batch {
     std::span<const int32_t> ids;
-    std::span<const uint8_t> types;       // empty: all 0
-    std::span<const uint32_t> offsets;    // sequences + 1
+    std::span<const uint8_t> types;     // empty: all 0
+    std::span<const uint32_t> offsets;  // sequences + 1
 
     size_t sequences() const { return offsets.size() - 1; }
     size_t tokens() const { return ids.size(); }
@@ -35,15 +36,15 @@ struct Batch {
 
 // The float32 buffers of a call, all in the arena. R = rows for max_tokens, padded for the dense backend.
 struct Workspace {
-    float* x = nullptr;       // [R, hidden] hidden states
-    float* normed = nullptr;  // [R, hidden] pre-norm models only
-    float* y = nullptr;       // [R, hidden] what a sublayer adds
-    float* extra = nullptr;   // [R, hidden] blocks with several dense parts only
-    float* qkv = nullptr;     // [R, widest qkv] and 64 floats
-    float* mix = nullptr;     // [R, widest query] attention's output
-    float* inner = nullptr;   // [R, widest dense part]
-    float* pooled = nullptr;  // [R', hidden], R' = rows for max_sequences
-    float* head_inner = nullptr, *head_out = nullptr;  // [R', …]
+    float* x = nullptr;                                // [R, hidden] hidden states
+    float* normed = nullptr;                           // [R, hidden] pre-norm models only
+    float* y = nullptr;                                // [R, hidden] what a sublayer adds
+    float* extra = nullptr;                            // [R, hidden] blocks with several dense parts only
+    float* qkv = nullptr;                              // [R, widest qkv] and 64 floats
+    float* mix = nullptr;                              // [R, widest query] attention's output
+    float* inner = nullptr;                            // [R, widest dense part]
+    float* pooled = nullptr;                           // [R', hidden], R' = rows for max_sequences
+    float *head_inner = nullptr, *head_out = nullptr;  // [R', …]
     std::byte* thread_scratch = nullptr;               // [threads, thread_scratch_bytes]
     size_t thread_scratch_bytes = 0;
     int32_t* ids = nullptr;    // [model's limit] of a text
@@ -79,8 +80,8 @@ class Context {
         bool truncated;
     };
     Tokens tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special = false);
-    size_t tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special, std::span<int32_t> ids,
-                    std::span<uint8_t> types, bool& truncated);
+    size_t tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special,
+                    std::span<int32_t> ids, std::span<uint8_t> types, bool& truncated);
 
     // Of the last call, by forest: [tokens, trees].
     ForestRoutes routes(size_t forest) const { return routes_[forest]; }

@@ -55,19 +55,23 @@ void Context::add_embeddings(const Batch& batch) {
             const auto add = [&](const EmbeddingTable& table, size_t index) {
                 if (table.tensor == nullptr) return;
                 table.row(kernels, index, row);
-                for (size_t i = 0; i < hidden; ++i) x[i] += row[i];
+                for (size_t i = 0; i < hidden; ++i)
+                    x[i] += row[i];
             };
             add(prepared.positions, t - batch.offsets[s]);
             add(prepared.types, batch.types.empty() ? 0 : batch.types[t]);
         }
     }
-    if (prepared.embedding_norm.weight != nullptr) normalise(prepared.embedding_norm, work_.x, nullptr, work_.x);
+    if (prepared.embedding_norm.weight != nullptr)
+        normalise(prepared.embedding_norm, work_.x, nullptr, work_.x);
 }
 
 void Context::normalise(const NormWeights& norm, const float* x, const float* residual, float* y) {
     const size_t hidden = norm.hidden;
     parallel_for(threads_, tokens_, norm_grain, [&](size_t begin, size_t end, int) {
-        model_.kernels().norm(norm, x + begin * hidden, residual != nullptr ? residual + begin * hidden : nullptr, y + begin * hidden, end - begin);
+        model_.kernels().norm(norm, x + begin * hidden,
+                              residual != nullptr ? residual + begin * hidden : nullptr, y + begin * hidden,
+                              end - begin);
     });
 }
 
@@ -78,20 +82,24 @@ void Context::residual_norm(const NormWeights& norm) {
         return;
     }
     const size_t count = tokens_ * model_.spec().hidden;
-    for (size_t i = 0; i < count; ++i) work_.x[i] += work_.y[i];
+    for (size_t i = 0; i < count; ++i)
+        work_.x[i] += work_.y[i];
 }
 
 void Context::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
     const AttentionShape& shape = block.attention;
     dense_->run(*block.qkv, input, work_.qkv, tokens_);
-    parallel_for(threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
-        auto* scratch = reinterpret_cast<float*>(work_.thread_scratch + static_cast<size_t>(thread) * work_.thread_scratch_bytes);
-        for (size_t unit = begin; unit < end; ++unit) {
-            const size_t s = unit / shape.heads, first = batch.offsets[s];
-            model_.kernels().attention(shape, work_.qkv + first * shape.row_stride(), batch.length(s), unit % shape.heads,
-                                       work_.mix + first * shape.query_width(), scratch);
-        }
-    });
+    parallel_for(
+        threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
+            auto* scratch = reinterpret_cast<float*>(work_.thread_scratch + static_cast<size_t>(thread) *
+                                                                                work_.thread_scratch_bytes);
+            for (size_t unit = begin; unit < end; ++unit) {
+                const size_t s = unit / shape.heads, first = batch.offsets[s];
+                model_.kernels().attention(shape, work_.qkv + first * shape.row_stride(), batch.length(s),
+                                           unit % shape.heads, work_.mix + first * shape.query_width(),
+                                           scratch);
+            }
+        });
     dense_->run(*block.attention_out, work_.mix, work_.y, tokens_);
 }
 
@@ -103,7 +111,8 @@ void Context::feed_forward(const PreparedBlock& block, const float* input) {
         if (part.spec->is_forest()) continue;
         dense_->run(*part.up, input, work_.inner, tokens_);
         dense_->run(*part.down, work_.inner, written ? work_.extra : work_.y, tokens_);
-        for (size_t i = 0; i < count && written; ++i) work_.y[i] += work_.extra[i];
+        for (size_t i = 0; i < count && written; ++i)
+            work_.y[i] += work_.extra[i];
         written = true;
     }
     if (!written) std::memset(work_.y, 0, count * sizeof(float));
@@ -135,14 +144,17 @@ void Context::pool(const Batch& batch, Pooling pooling) {
         float* target = work_.pooled + s * hidden;
         const size_t length = batch.length(s);
         if (pooling != Pooling::mean) {
-            std::memcpy(target, pooling == Pooling::last ? first + (length - 1) * hidden : first, hidden * sizeof(float));
+            std::memcpy(target, pooling == Pooling::last ? first + (length - 1) * hidden : first,
+                        hidden * sizeof(float));
             continue;
         }
         std::memset(target, 0, hidden * sizeof(float));
         for (size_t t = 0; t < length; ++t) {
-            for (size_t i = 0; i < hidden; ++i) target[i] += first[t * hidden + i];
+            for (size_t i = 0; i < hidden; ++i)
+                target[i] += first[t * hidden + i];
         }
-        for (size_t i = 0; i < hidden; ++i) target[i] /= static_cast<float>(length);
+        for (size_t i = 0; i < hidden; ++i)
+            target[i] /= static_cast<float>(length);
     }
 }
 

@@ -18,7 +18,8 @@ void* HookResource::do_allocate(size_t bytes, size_t alignment) {
         // aligned_alloc wants a whole number of alignments.
         pointer = std::aligned_alloc(alignment, round_up(bytes > 0 ? bytes : 1, alignment));
     }
-    if (pointer == nullptr) throw Error(Status::out_of_memory, "out of memory: %zu bytes were asked for", bytes);
+    if (pointer == nullptr)
+        throw Error(Status::out_of_memory, "out of memory: %zu bytes were asked for", bytes);
     live_.fetch_add(bytes, std::memory_order_relaxed);
     return pointer;
 }
@@ -44,7 +45,8 @@ float* WeightStore::floats(size_t count) {
 }
 
 WeightStore::~WeightStore() {
-    for (const Piece& piece : pieces_) memory_->deallocate(piece.data, piece.bytes, 64);
+    for (const Piece& piece : pieces_)
+        memory_->deallocate(piece.data, piece.bytes, 64);
 }
 
 }  // namespace espalier

@@ -21,7 +21,9 @@ class HookResource final : public std::pmr::memory_resource {
    private:
     void* do_allocate(size_t bytes, size_t alignment) override;
     void do_deallocate(void* pointer, size_t bytes, size_t alignment) override;
-    bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override { return this == &other; }
+    bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
+        return this == &other;
+    }
 
     espalier_allocator hooks_;
     std::atomic<size_t> live_{0};

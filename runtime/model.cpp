@@ -16,8 +16,8 @@ Isa chosen_isa(std::string_view name) {
     }
     const auto isa = isa_from_name(name);
     if (!isa)
-        throw Error(Status::invalid_argument, "%s: expected scalar, avx2, avx512 or neon, found %.*s", from, static_cast<int>(name.size()),
-                    name.data());
+        throw Error(Status::invalid_argument, "%s: expected scalar, avx2, avx512 or neon, found %.*s", from,
+                    static_cast<int>(name.size()), name.data());
     return kernel_table(*isa).isa;
 }
 
@@ -27,7 +27,8 @@ std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     if (name == "native") return make_native_backend(isa);
     if (name == "onednn") return make_onednn_backend(isa);
     if (!name.empty())
-        throw Error(Status::invalid_argument, "backend: expected onednn or native, found %.*s", static_cast<int>(name.size()), name.data());
+        throw Error(Status::invalid_argument, "backend: expected onednn or native, found %.*s",
+                    static_cast<int>(name.size()), name.data());
     // oneDNN has no scalar kernels, and falls to a reference loop on NEON-only Arm.
     if (!onednn_compiled_in() || isa == Isa::scalar || isa == Isa::neon) return make_native_backend(isa);
     return make_onednn_backend(isa);
@@ -43,8 +44,10 @@ Model::Model(ModelFile file, const ModelOptions& options)
     backend_ = chosen_backend(options.backend, isa);
     open_tokenizer();
     prepare(file_, *kernels_, *backend_, memory_, prepared_);
-    for (const HeadSpec& head : spec().heads) head_names_.emplace_back(head.name);
-    for (const auto label : spec().labels) labels_.emplace_back(label);
+    for (const HeadSpec& head : spec().heads)
+        head_names_.emplace_back(head.name);
+    for (const auto label : spec().labels)
+        labels_.emplace_back(label);
 }
 
 std::unique_ptr<Model> Model::open(const char* path, const ModelOptions& options) {
@@ -59,13 +62,16 @@ void Model::open_tokenizer() {
     const TokenizerSpec& t = spec().tokenizer;
     if (t.kind == TokenizerKind::none) return;
     if (t.kind != TokenizerKind::wordpiece)
-        throw Error(Status::unsupported, "%s: tokenizer %s does not run in this version", file_.source(), name_of(t.kind));
+        throw Error(Status::unsupported, "%s: tokenizer %s does not run in this version", file_.source(),
+                    name_of(t.kind));
     const TensorView& offsets = file_.at("tokenizer.offsets");
     const TensorView& bytes = file_.at("tokenizer.bytes");
     if (offsets.type != TensorType::u32 || bytes.type != TensorType::u8)
-        throw Error(Status::bad_model, "%s: tensors tokenizer.offsets and tokenizer.bytes: expected u32 and u8, found %s and %s", file_.source(),
-                    name_of(offsets.type), name_of(bytes.type));
-    vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()), std::span(bytes.as<char>(), bytes.elements()), memory_);
+        throw Error(Status::bad_model,
+                    "%s: tensors tokenizer.offsets and tokenizer.bytes: expected u32 and u8, found %s and %s",
+                    file_.source(), name_of(offsets.type), name_of(bytes.type));
+    vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()),
+                        std::span(bytes.as<char>(), bytes.elements()), memory_);
     WordPieceOptions options;
     options.clean_text = (t.flags & tokenizer_flag::clean_text) != 0;
     options.split_cjk = (t.flags & tokenizer_flag::split_cjk) != 0;
@@ -82,7 +88,8 @@ void Model::open_tokenizer() {
 }
 
 const WordPiece& Model::tokenizer() const {
-    if (!tokenizer_) throw Error(Status::unsupported, "%s: the model has no tokenizer: give token ids", file_.source());
+    if (!tokenizer_)
+        throw Error(Status::unsupported, "%s: the model has no tokenizer: give token ids", file_.source());
     return *tokenizer_;
 }
 
@@ -97,15 +104,16 @@ uint64_t Model::parameters() const {
 
 uint32_t Model::head_named(std::string_view name) const {
     if (spec().heads.empty())
-        throw Error(Status::invalid_argument, "%s: the model has no classification head (it gives embeddings)", file_.source());
+        throw Error(Status::invalid_argument,
+                    "%s: the model has no classification head (it gives embeddings)", file_.source());
     if (name.empty()) return 0;
     std::string names;
     for (uint32_t h = 0; h < head_names_.size(); ++h) {
         if (head_names_[h] == name) return h;
         names += (h > 0 ? ", " : "") + head_names_[h];
     }
-    throw Error(Status::invalid_argument, "%s: head: expected one of %s, found %.*s", file_.source(), names.c_str(), static_cast<int>(name.size()),
-                name.data());
+    throw Error(Status::invalid_argument, "%s: head: expected one of %s, found %.*s", file_.source(),
+                names.c_str(), static_cast<int>(name.size()), name.data());
 }
 
 }  // namespace espalier

@@ -18,8 +18,9 @@
 namespace espalier {
 
 struct ModelOptions {
-    std::string_view isa;      // empty: ESPALIER_ISA, else the best there is
-    std::string_view backend;  // empty: oneDNN where it is compiled in and serves the instruction set, else native
+    std::string_view isa;  // empty: ESPALIER_ISA, else the best there is
+    std::string_view
+        backend;  // empty: oneDNN where it is compiled in and serves the instruction set, else native
     bool map = true;
     bool verify = false;
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // must outlive the model
@@ -43,7 +44,9 @@ class Model {
     uint64_t prepared_bytes() const { return prepared_.weights.bytes() + prepared_.dense_bytes; }
     // Zero-terminated copies for the C API.
     const char* head_name(size_t head) const { return head_names_[head].c_str(); }
-    const char* label(size_t head, size_t label) const { return labels_[spec().heads[head].first_label + label].c_str(); }
+    const char* label(size_t head, size_t label) const {
+        return labels_[spec().heads[head].first_label + label].c_str();
+    }
     // The head of that name; an empty name means the only or first one. Throws Error(invalid_argument).
     uint32_t head_named(std::string_view name) const;
 

@@ -14,9 +14,15 @@ unsigned long long wide(uint64_t value) {
 
 class Preparer {
    public:
-    Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
-             PreparedModel& model)
-        : file_(file), spec_(file.spec()), kernels_(kernels), backend_(backend), memory_(memory), model_(model), scratch_(memory) {}
+    Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
+             std::pmr::memory_resource* memory, PreparedModel& model)
+        : file_(file),
+          spec_(file.spec()),
+          kernels_(kernels),
+          backend_(backend),
+          memory_(memory),
+          model_(model),
+          scratch_(memory) {}
 
     void run() {
         refuse_what_does_not_run();
@@ -25,13 +31,17 @@ class Preparer {
         if (spec_.token_types > 0) model_.types = table("embeddings.type");
         if (spec_.has(model_flag::embedding_norm)) model_.embedding_norm = norm("embeddings.norm");
         if (spec_.has(model_flag::final_norm)) model_.final_norm = norm("final_norm");
-        for (size_t b = 0; b < spec_.blocks.size(); ++b) model_.blocks.push_back(block(b));
-        for (size_t h = 0; h < spec_.heads.size(); ++h) model_.heads.push_back(head(h));
+        for (size_t b = 0; b < spec_.blocks.size(); ++b)
+            model_.blocks.push_back(block(b));
+        for (size_t h = 0; h < spec_.heads.size(); ++h)
+            model_.heads.push_back(head(h));
     }
 
    private:
     void refuse_what_does_not_run() const {
-        const auto refuse = [&](const char* what) { throw Error(Status::unsupported, "%s: %s do not run in this version", file_.source(), what); };
+        const auto refuse = [&](const char* what) {
+            throw Error(Status::unsupported, "%s: %s do not run in this version", file_.source(), what);
+        };
         if (spec_.family != Family::encoder) refuse("decoders");
         if (spec_.positions == Positions::rotary) refuse("rotary positions");
         if (spec_.positions == Positions::sinusoidal) refuse("sinusoidal positions");
@@ -47,8 +57,10 @@ class Preparer {
     EmbeddingTable table(const char* name) const {
         EmbeddingTable table{&file_.at(name), nullptr};
         if (table.tensor->scales == TensorScales::per_column)
-            throw Error(Status::unsupported, "%s: tensor %s: scales by column are not read for embeddings", file_.source(), name);
-        if (table.tensor->scales == TensorScales::per_row) table.scales = file_.at(tensor_name("%s.scale", name)).as<float>();
+            throw Error(Status::unsupported, "%s: tensor %s: scales by column are not read for embeddings",
+                        file_.source(), name);
+        if (table.tensor->scales == TensorScales::per_row)
+            table.scales = file_.at(tensor_name("%s.scale", name)).as<float>();
         return table;
     }
 
@@ -56,14 +68,19 @@ class Preparer {
     const float* widened(const TensorView& tensor, float* target) const {
         if (tensor.type == TensorType::f32) return tensor.as<float>();
         const size_t rows = tensor.rows(), length = tensor.row_length();
-        const float* scales = tensor.scales == TensorScales::none
-                                  ? nullptr
-                                  : file_.at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data())).as<float>();
+        const float* scales =
+            tensor.scales == TensorScales::none
+                ? nullptr
+                : file_
+                      .at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data()))
+                      .as<float>();
         const bool by_row = tensor.scales == TensorScales::per_row;
         for (size_t r = 0; r < rows; ++r) {
             float* row = target + r * length;
-            kernels_.widen(tensor.type, tensor.bytes.data() + r * length * bytes_of(tensor.type), by_row ? scales[r] : 1.0F, row, length);
-            for (size_t c = 0; c < length && scales != nullptr && !by_row; ++c) row[c] *= scales[c];
+            kernels_.widen(tensor.type, tensor.bytes.data() + r * length * bytes_of(tensor.type),
+                           by_row ? scales[r] : 1.0F, row, length);
+            for (size_t c = 0; c < length && scales != nullptr && !by_row; ++c)
+                row[c] *= scales[c];
         }
         return target;
     }
@@ -71,7 +88,8 @@ class Preparer {
     // For weights that the kernels read row by row, as long as the model lives.
     const float* kept(const char* name) {
         const TensorView& tensor = file_.at(name);
-        return tensor.type == TensorType::f32 ? tensor.as<float>() : widened(tensor, model_.weights.floats(tensor.elements()));
+        return tensor.type == TensorType::f32 ? tensor.as<float>()
+                                              : widened(tensor, model_.weights.floats(tensor.elements()));
     }
     const float* kept_if(bool present, const char* name) { return present ? kept(name) : nullptr; }
 
@@ -89,7 +107,8 @@ class Preparer {
         n.epsilon = spec_.norm_epsilon;
         n.rms = spec_.norm == Norm::rms_norm;
         n.weight = kept(tensor_name("%s.weight", prefix).text);
-        n.bias = kept_if(!n.rms && !spec_.has(model_flag::norm_without_bias), tensor_name("%s.bias", prefix).text);
+        n.bias =
+            kept_if(!n.rms && !spec_.has(model_flag::norm_without_bias), tensor_name("%s.bias", prefix).text);
         return n;
     }
 
@@ -110,16 +129,23 @@ class Preparer {
         PreparedBlock out;
         out.spec = &spec_.blocks[b];
         if (out.spec->has(block_flag::attention)) {
-            out.attention = {out.spec->heads, out.spec->kv_heads, out.spec->head_dimension, out.spec->attention_scale};
-            const auto name = [&](const char* suffix) { return tensor_name("blocks.%llu.attention.%s", wide(b), suffix); };
-            const bool qkv_bias = out.spec->has(block_flag::qkv_bias), output_bias = out.spec->has(block_flag::output_bias);
-            out.qkv = dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr, Activation::none);
-            out.attention_out = dense(name("out.weight").text, output_bias ? name("out.bias").text : nullptr, Activation::none);
+            out.attention = {out.spec->heads, out.spec->kv_heads, out.spec->head_dimension,
+                             out.spec->attention_scale};
+            const auto name = [&](const char* suffix) {
+                return tensor_name("blocks.%llu.attention.%s", wide(b), suffix);
+            };
+            const bool qkv_bias = out.spec->has(block_flag::qkv_bias),
+                       output_bias = out.spec->has(block_flag::output_bias);
+            out.qkv =
+                dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr, Activation::none);
+            out.attention_out = dense(name("out.weight").text, output_bias ? name("out.bias").text : nullptr,
+                                      Activation::none);
             out.attention_norm = norm(name("norm").text);
         }
         const auto parts = spec_.parts_of(*out.spec);
         if (!parts.empty()) out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
-        for (size_t p = 0; p < parts.size(); ++p) out.parts.push_back(part(b, p, parts[p]));
+        for (size_t p = 0; p < parts.size(); ++p)
+            out.parts.push_back(part(b, p, parts[p]));
         return out;
     }
 
@@ -128,9 +154,10 @@ class Preparer {
         out.spec = &spec;
         if (spec.kind == PartKind::dense) {
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
-            out.up = dense(part_tensor(b, p, "up.weight").text, spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation);
-            out.down = dense(part_tensor(b, p, "down.weight").text, spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
-                             Activation::none);
+            out.up = dense(part_tensor(b, p, "up.weight").text,
+                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation);
+            out.down = dense(part_tensor(b, p, "down.weight").text,
+                             spec.has(part_flag::output_bias) ? down_bias.text : nullptr, Activation::none);
             return out;
         }
         out.forest = model_.forests++;
@@ -162,7 +189,9 @@ class Preparer {
         f.up_bias = kept(part_tensor(b, p, "leaf.up.bias").text);
         if (f.padded_width == f.leaf_width) return f;
         float* padded = model_.weights.floats(leaves * f.padded_width);
-        for (size_t g = 0; g < leaves; ++g) std::memcpy(padded + g * f.padded_width, f.up_bias + g * f.leaf_width, f.leaf_width * sizeof(float));
+        for (size_t g = 0; g < leaves; ++g)
+            std::memcpy(padded + g * f.padded_width, f.up_bias + g * f.leaf_width,
+                        f.leaf_width * sizeof(float));
         f.up_bias = padded;
         return f;
     }
@@ -174,7 +203,8 @@ class Preparer {
             for (size_t n = 0; n < f.leaf_width; ++n) {
                 const float* row = up + (g * f.leaf_width + n) * f.hidden;
                 float* column = target + g * f.hidden * f.padded_width + n;
-                for (size_t i = 0; i < f.hidden; ++i) column[i * f.padded_width] = row[i];
+                for (size_t i = 0; i < f.hidden; ++i)
+                    column[i * f.padded_width] = row[i];
             }
         }
         return target;
@@ -199,10 +229,13 @@ class Preparer {
         out.spec = &spec_.heads[h];
         const auto name = [&](const char* suffix) { return tensor_name("heads.%llu.%s", wide(h), suffix); };
         if (out.spec->dense_width > 0) {
-            out.dense = dense(name("dense.weight").text, out.spec->has(head_flag::dense_bias) ? name("dense.bias").text : nullptr,
+            out.dense = dense(name("dense.weight").text,
+                              out.spec->has(head_flag::dense_bias) ? name("dense.bias").text : nullptr,
                               out.spec->activation);
         }
-        out.out = dense(name("out.weight").text, out.spec->has(head_flag::output_bias) ? name("out.bias").text : nullptr, Activation::none);
+        out.out =
+            dense(name("out.weight").text,
+                  out.spec->has(head_flag::output_bias) ? name("out.bias").text : nullptr, Activation::none);
         return out;
     }
 
@@ -217,8 +250,8 @@ class Preparer {
 
 }  // namespace
 
-void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
-             PreparedModel& model) {
+void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
+             std::pmr::memory_resource* memory, PreparedModel& model) {
     Preparer(file, kernels, backend, memory, model).run();
 }
 

@@ -58,8 +58,9 @@ struct PreparedModel {
     WeightStore weights;
 };
 
-// Throws Error(unsupported) for what the file may hold and this version does not run, out_of_memory, internal.
-void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend, std::pmr::memory_resource* memory,
-             PreparedModel& model);
+// Throws Error(unsupported) for what the file may hold and this version does not run, out_of_memory,
+// internal.
+void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
+             std::pmr::memory_resource* memory, PreparedModel& model);
 
 }  // namespace espalier

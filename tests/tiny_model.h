@@ -177,13 +177,12 @@ inline void add_vocabulary(std::vector<TensorSource>& out, const std::vector<std
         offsets.push_back(static_cast<uint32_t>(text.size()));
     }
     out.push_back(tensor_of("tokenizer.offsets", TensorType::u32, {offsets.size()}, offsets));
-    out.push_back(
-        tensor_of("tokenizer.bytes", TensorType::u8, {text.size()}, std::vector<char>(text.begin(), text.end())));
+    out.push_back(tensor_of("tokenizer.bytes", TensorType::u8, {text.size()},
+                            std::vector<char>(text.begin(), text.end())));
 }
 
 // Every tensor of the spec, random save for the vocabulary.
-inline std::vector<TensorSource> random_tensors(const ModelSpec& spec, TypeChoice choose,
-                                                uint64_t seed = 1) {
+inline std::vector<TensorSource> random_tensors(const ModelSpec& spec, TypeChoice choose, uint64_t seed = 1) {
     std::vector<TensorSource> out;
     std::mt19937_64 random(seed);
     for (const TensorNeed& need : tensors_of(spec)) {

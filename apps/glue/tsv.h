@@ -24,7 +24,7 @@ struct Example {
 };
 
 class TsvReader {
-public:
+   public:
     // Opens the file and finds the columns. The task must live as long as the reader (those in tasks() do).
     TsvReader(const Task& task, std::string path);
 
@@ -34,7 +34,7 @@ public:
     // "FILE:LINE" of the row that next() gave last, for messages of the caller's.
     std::string where() const;
 
-private:
+   private:
     bool read_line();
     void split_line();
     void read_header();

@@ -10,7 +10,8 @@ namespace espalier {
 namespace {
 
 std::vector<float> rounded_to_half(std::vector<float> values) {
-    for (float& value : values) value = float_from_half(half_from_float(value));
+    for (float& value : values)
+        value = float_from_half(half_from_float(value));
     return values;
 }
 
@@ -23,10 +24,12 @@ std::string layer_name(const std::string& prefix, size_t layer) {
 Activation activation_named(const JsonFile& config, const char* key) {
     const std::string name = config.text(key);
     if (name == "gelu") return Activation::gelu_erf;
-    if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::gelu_tanh;
+    if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast")
+        return Activation::gelu_tanh;
     if (name == "relu") return Activation::relu;
     if (name == "silu" || name == "swish") return Activation::silu;
-    throw Error(Status::unsupported, "%s: %s: expected gelu, gelu_new, relu or silu, found %s", config.name().c_str(), key, name.c_str());
+    throw Error(Status::unsupported, "%s: %s: expected gelu, gelu_new, relu or silu, found %s",
+                config.name().c_str(), key, name.c_str());
 }
 
 Pooling pooling_named(const std::string& name) {
@@ -54,27 +57,34 @@ void BertReader::read_sizes() {
     s.norm_epsilon = config_.number("layer_norm_eps");
     const std::string placement = config_.text_or("norm", "post");
     if (placement != "post" && placement != "pre")
-        throw Error(Status::bad_model, "%s: norm: expected post or pre, found %s", config_.name().c_str(), placement.c_str());
+        throw Error(Status::bad_model, "%s: norm: expected post or pre, found %s", config_.name().c_str(),
+                    placement.c_str());
     s.norm_placement = placement == "post" ? NormPlacement::post : NormPlacement::pre;
     s.positions = Positions::learned;
     const std::string positions = config_.text_or("position_embedding_type", "absolute");
     if (positions != "absolute")
-        throw Error(Status::unsupported, "%s: position_embedding_type: expected absolute, found %s", config_.name().c_str(), positions.c_str());
+        throw Error(Status::unsupported, "%s: position_embedding_type: expected absolute, found %s",
+                    config_.name().c_str(), positions.c_str());
     for (const char* key : {"is_decoder", "add_cross_attention"}) {
-        if (config_.flag_or(key, false)) throw Error(Status::unsupported, "%s: %s: expected false, found true", config_.name().c_str(), key);
+        if (config_.flag_or(key, false))
+            throw Error(Status::unsupported, "%s: %s: expected false, found true", config_.name().c_str(),
+                        key);
     }
     s.flags |= model_flag::embedding_norm;
 }
 
-void BertReader::add(const std::string& target, const std::string& source, std::vector<uint64_t> shape, std::vector<uint64_t> dimensions) {
+void BertReader::add(const std::string& target, const std::string& source, std::vector<uint64_t> shape,
+                     std::vector<uint64_t> dimensions) {
     const Safetensors::Tensor& tensor = weights_->check(source, shape);
     import_.tensors.push_back({target, dimensions.empty() ? std::move(shape) : std::move(dimensions),
                                [file = weights_, &tensor] { return Safetensors::values(tensor); }});
 }
 
-void BertReader::add_stacked(const std::string& target, const std::vector<std::string>& sources, std::vector<uint64_t> shape) {
+void BertReader::add_stacked(const std::string& target, const std::vector<std::string>& sources,
+                             std::vector<uint64_t> shape) {
     std::vector<const Safetensors::Tensor*> tensors;
-    for (const std::string& source : sources) tensors.push_back(&weights_->check(source, shape));
+    for (const std::string& source : sources)
+        tensors.push_back(&weights_->check(source, shape));
     shape[0] *= sources.size();
     import_.tensors.push_back({target, std::move(shape), [file = weights_, tensors] {
                                    std::vector<float> all;
@@ -107,7 +117,8 @@ void BertReader::add_embeddings(const std::shared_ptr<Safetensors>& tables, bool
         std::string source = std::string("embeddings.") + name + "_embeddings.weight";
         if (!tables->has(source)) source = "bert." + source;
         const std::vector<uint64_t> shape{rows, s.hidden};
-        const Safetensors::Tensor& tensor = tables->check(tables->has(source) ? source : source.substr(5), shape);
+        const Safetensors::Tensor& tensor =
+            tables->check(tables->has(source) ? source : source.substr(5), shape);
         import_.tensors.push_back({target, shape, [tables, &tensor, round_to_half] {
                                        auto values = Safetensors::values(tensor);
                                        return round_to_half ? rounded_to_half(std::move(values)) : values;
@@ -125,15 +136,19 @@ void BertReader::add_attention_block(size_t layer, bool attention) {
     if (attention) {
         const uint32_t heads = config_.count("num_attention_heads", 1, s.hidden);
         if (s.hidden % heads != 0)
-            throw Error(Status::bad_model, "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u", config_.name().c_str(), s.hidden, heads);
+            throw Error(Status::bad_model,
+                        "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u",
+                        config_.name().c_str(), s.hidden, heads);
         block.flags = block_flag::attention | block_flag::qkv_bias | block_flag::output_bias;
         block.heads = block.kv_heads = heads;
         block.head_dimension = s.hidden / heads;
         block.attention_scale = 1.0F / std::sqrt(static_cast<float>(block.head_dimension));
-        const std::string from = layer_name(prefix_, layer) + "attention.", to = "blocks." + std::to_string(layer) + ".attention.";
+        const std::string from = layer_name(prefix_, layer) + "attention.",
+                          to = "blocks." + std::to_string(layer) + ".attention.";
         const std::vector<std::string> modules{from + "self.query", from + "self.key", from + "self.value"};
         const uint64_t h = s.hidden;
-        add_stacked(to + "qkv.weight", {modules[0] + ".weight", modules[1] + ".weight", modules[2] + ".weight"}, {h, h});
+        add_stacked(to + "qkv.weight",
+                    {modules[0] + ".weight", modules[1] + ".weight", modules[2] + ".weight"}, {h, h});
         add_stacked(to + "qkv.bias", {modules[0] + ".bias", modules[1] + ".bias", modules[2] + ".bias"}, {h});
         add(to + "out.weight", from + "output.dense.weight", {h, h});
         add(to + "out.bias", from + "output.dense.bias", {h});
@@ -148,22 +163,27 @@ void BertReader::add_part(const PartSpec& part) {
 }
 
 void BertReader::add_output_norm(size_t layer) {
-    add_norm("blocks." + std::to_string(layer) + ".ffn.norm", layer_name(prefix_, layer) + "output.LayerNorm");
+    add_norm("blocks." + std::to_string(layer) + ".ffn.norm",
+             layer_name(prefix_, layer) + "output.LayerNorm");
 }
 
 void BertReader::check_unused(bool pooler_unused) {
     for (const std::string& name : weights_->unused()) {
-        const bool harmless = name.ends_with("embeddings.position_ids") || (pooler_unused && name.starts_with(prefix_ + "pooler.")) ||
-                              name.starts_with("cls.predictions.") || name.starts_with("cls.seq_relationship.");
+        const bool harmless = name.ends_with("embeddings.position_ids") ||
+                              (pooler_unused && name.starts_with(prefix_ + "pooler.")) ||
+                              name.starts_with("cls.predictions.") ||
+                              name.starts_with("cls.seq_relationship.");
         if (!harmless)
-            throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it", weights_->path().c_str(), name.c_str());
+            throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it",
+                        weights_->path().c_str(), name.c_str());
         import_.notes.push_back("left out: " + name);
     }
 }
 
 void set_pooling(Import& import, const std::string& pooling) {
     import.spec.pooling = pooling_named(pooling);
-    for (HeadSpec& head : import.spec.heads) head.pooling = import.spec.pooling;
+    for (HeadSpec& head : import.spec.heads)
+        head.pooling = import.spec.pooling;
 }
 
 namespace {
@@ -174,33 +194,41 @@ void read_sentence_transformers(Import& import, const std::string& folder, const
     const std::string pooling_path = folder + "/1_Pooling/config.json";
     if (JsonFile::exists(pooling_path)) {
         const JsonFile pooling(pooling_path);
-        const bool mean = pooling.flag_or("pooling_mode_mean_tokens", false), cls = pooling.flag_or("pooling_mode_cls_token", false);
+        const bool mean = pooling.flag_or("pooling_mode_mean_tokens", false),
+                   cls = pooling.flag_or("pooling_mode_cls_token", false);
         if (mean == cls)
-            throw Error(Status::unsupported, "%s: expected exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token", pooling_path.c_str());
+            throw Error(Status::unsupported,
+                        "%s: expected exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token",
+                        pooling_path.c_str());
         s.pooling = mean ? Pooling::mean : Pooling::cls;
     } else if (s.heads.empty()) {
         s.pooling = Pooling::mean;
-        if (options.pooling.empty()) import.notes.push_back("pooling: mean (the folder names none; --pooling cls changes it)");
+        if (options.pooling.empty())
+            import.notes.push_back("pooling: mean (the folder names none; --pooling cls changes it)");
     }
     // Without a head the product is a vector for comparing, which is of length 1 as sentence-transformers'.
     if (s.heads.empty()) s.flags |= model_flag::normalise_output;
     const std::string limit_path = folder + "/sentence_bert_config.json";
     if (options.max_tokens == 0 && JsonFile::exists(limit_path)) {
         const JsonFile limit(limit_path);
-        if (limit.has("max_seq_length") && limit.count("max_seq_length", 1, layout::max_dimension) < s.max_positions)
-            import.notes.push_back("max tokens: " + std::to_string(s.max_positions) + ", all the positions there are (sentence_bert_config.json suggests " +
-                                   std::to_string(limit.count("max_seq_length", 1, layout::max_dimension)) + "; --max-tokens changes it)");
+        if (limit.has("max_seq_length") &&
+            limit.count("max_seq_length", 1, layout::max_dimension) < s.max_positions)
+            import.notes.push_back("max tokens: " + std::to_string(s.max_positions) +
+                                   ", all the positions there are (sentence_bert_config.json suggests " +
+                                   std::to_string(limit.count("max_seq_length", 1, layout::max_dimension)) +
+                                   "; --max-tokens changes it)");
     }
 }
 
 // BertForSequenceClassification: tanh pooler on [CLS], then the classifier.
-void read_classifier(BertReader& reader, Import& import, const JsonFile& config, const ConvertOptions& options) {
+void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
+                     const ConvertOptions& options) {
     if (!reader.weights().has("classifier.weight")) return;
     ModelSpec& s = import.spec;
     const auto& tensor = reader.weights().tensors().find("classifier.weight")->second;
     if (tensor.shape.size() != 2 || tensor.shape[0] == 0 || tensor.shape[0] > layout::max_labels)
-        throw Error(Status::bad_model, "%s: tensor classifier.weight: expected shape [labels, %u], found %s", reader.weights().path().c_str(), s.hidden,
-                    shape_text(tensor.shape).c_str());
+        throw Error(Status::bad_model, "%s: tensor classifier.weight: expected shape [labels, %u], found %s",
+                    reader.weights().path().c_str(), s.hidden, shape_text(tensor.shape).c_str());
     const uint64_t outputs = tensor.shape[0], h = s.hidden;
     HeadSpec head;
     head.name = import.keep(options.head_name);
@@ -209,10 +237,12 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
     head.pooling = Pooling::cls;
     head.dense_width = s.hidden;
     head.outputs = static_cast<uint32_t>(outputs);
-    head.kind = outputs == 1 || config.text_or("problem_type", "") == "regression" ? HeadKind::regression : HeadKind::classifier;
+    head.kind = outputs == 1 || config.text_or("problem_type", "") == "regression" ? HeadKind::regression
+                                                                                   : HeadKind::classifier;
     if (head.kind == HeadKind::classifier && config.has("id2label")) {
         const JsonFile labels(config.name() + ": id2label", config.value()["id2label"]);
-        for (uint64_t i = 0; i < outputs; ++i) s.labels.push_back(import.keep(labels.text(std::to_string(i).c_str())));
+        for (uint64_t i = 0; i < outputs; ++i)
+            s.labels.push_back(import.keep(labels.text(std::to_string(i).c_str())));
         head.label_count = head.outputs;
     }
     s.heads.push_back(head);
@@ -225,7 +255,8 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
 
 }  // namespace
 
-std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config, const ConvertOptions& options) {
+std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config,
+                                    const ConvertOptions& options) {
     auto import = std::make_unique<Import>();
     auto weights = std::make_shared<Safetensors>(folder + "/model.safetensors");
     BertReader reader(*import, weights, config);
@@ -242,7 +273,8 @@ std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& c
     for (uint32_t layer = 0; layer < layers; ++layer) {
         reader.add_attention_block(layer, true);
         reader.add_part(part);
-        const std::string from = layer_name(reader.prefix(), layer), to = "blocks." + std::to_string(layer) + ".parts.0.";
+        const std::string from = layer_name(reader.prefix(), layer),
+                          to = "blocks." + std::to_string(layer) + ".parts.0.";
         reader.add(to + "up.weight", from + "intermediate.dense.weight", {part.width, s.hidden});
         reader.add(to + "up.bias", from + "intermediate.dense.bias", {part.width});
         reader.add(to + "down.weight", from + "output.dense.weight", {s.hidden, part.width});

@@ -25,9 +25,11 @@ class BertReader {
     void add_output_norm(size_t layer);
     // `target` takes the tensor `source` (full name), which must have this shape in the checkpoint and gets
     // `dimensions` in the file.
-    void add(const std::string& target, const std::string& source, std::vector<uint64_t> shape, std::vector<uint64_t> dimensions = {});
+    void add(const std::string& target, const std::string& source, std::vector<uint64_t> shape,
+             std::vector<uint64_t> dimensions = {});
     // Several [n, …] tensors one under another.
-    void add_stacked(const std::string& target, const std::vector<std::string>& sources, std::vector<uint64_t> shape);
+    void add_stacked(const std::string& target, const std::vector<std::string>& sources,
+                     std::vector<uint64_t> shape);
     // The three embedding tables, from `tables` (perhaps another checkpoint), rounded to f16 if asked.
     void add_embeddings(const std::shared_ptr<Safetensors>& tables, bool round_to_half);
     void add_embedding_norm();
@@ -47,11 +49,14 @@ class BertReader {
 // The activation of that name in a Hugging Face config. Throws.
 Activation activation_named(const JsonFile& config, const char* key);
 // Vocabulary and WordPiece flags from a folder with vocab.txt (and tokenizer_config.json).
-void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens, std::optional<bool> lowercase);
+void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens,
+                      std::optional<bool> lowercase);
 void set_pooling(Import& import, const std::string& pooling);
 Pooling pooling_named(const std::string& name);
 
-std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config, const ConvertOptions& options);
-std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const JsonFile& config, const ConvertOptions& options);
+std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config,
+                                    const ConvertOptions& options);
+std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const JsonFile& config,
+                                               const ConvertOptions& options);
 
 }  // namespace espalier

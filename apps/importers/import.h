@@ -23,10 +23,10 @@ struct FloatTensor {
 
 struct Import {
     ModelSpec spec;
-    std::vector<FloatTensor> tensors;        // weights and vectors of the schema
-    std::vector<TensorSource> ready;         // tensors that need no precision: the vocabulary
-    std::vector<std::string> notes;          // what the user should know: defaults taken, tensors left out
-    std::deque<std::string> strings;         // what the spec's views point into
+    std::vector<FloatTensor> tensors;  // weights and vectors of the schema
+    std::vector<TensorSource> ready;   // tensors that need no precision: the vocabulary
+    std::vector<std::string> notes;    // what the user should know: defaults taken, tensors left out
+    std::deque<std::string> strings;   // what the spec's views point into
     std::vector<std::shared_ptr<Safetensors>> files;
 
     std::string_view keep(std::string text) { return strings.emplace_back(std::move(text)); }
@@ -44,9 +44,9 @@ Precision precision_named(const std::string& name);
 std::vector<TensorSource> store(Import& import, Precision precision);
 
 struct ConvertOptions {
-    std::string base;          // --base
-    std::string pooling;       // --pooling; empty: as the checkpoint says
-    uint32_t max_tokens = 0;   // 0: the model's positions
+    std::string base;         // --base
+    std::string pooling;      // --pooling; empty: as the checkpoint says
+    uint32_t max_tokens = 0;  // 0: the model's positions
     std::string head_name = "classifier";
 };
 

@@ -18,7 +18,9 @@ JsonFile::JsonFile(const std::string& path) : name_(path) {
     } catch (const nlohmann::json::exception& error) {
         throw Error(Status::bad_model, "%s: not valid JSON: %s", path.c_str(), error.what());
     }
-    if (!value_.is_object()) throw Error(Status::bad_model, "%s: expected a JSON object, found %s", path.c_str(), value_.type_name());
+    if (!value_.is_object())
+        throw Error(Status::bad_model, "%s: expected a JSON object, found %s", path.c_str(),
+                    value_.type_name());
 }
 
 bool JsonFile::exists(const std::string& path) {
@@ -27,8 +29,11 @@ bool JsonFile::exists(const std::string& path) {
 }
 
 void JsonFile::fail(const char* key, const char* expected) const {
-    const std::string found = has(key) ? value_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 60) : "nothing";
-    throw Error(Status::bad_model, "%s: %s: expected %s, found %s", name_.c_str(), key, expected, found.c_str());
+    const std::string found =
+        has(key) ? value_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(0, 60)
+                 : "nothing";
+    throw Error(Status::bad_model, "%s: %s: expected %s, found %s", name_.c_str(), key, expected,
+                found.c_str());
 }
 
 const nlohmann::json& JsonFile::at(const char* key, const char* expected) const {
@@ -41,7 +46,8 @@ uint32_t JsonFile::count(const char* key, uint32_t low, uint32_t high) const {
     const auto& value = at(key, expected.c_str());
     if (!value.is_number_integer()) fail(key, expected.c_str());
     const auto number = value.get<int64_t>();
-    if (number < static_cast<int64_t>(low) || number > static_cast<int64_t>(high)) fail(key, expected.c_str());
+    if (number < static_cast<int64_t>(low) || number > static_cast<int64_t>(high))
+        fail(key, expected.c_str());
     return static_cast<uint32_t>(number);
 }
 

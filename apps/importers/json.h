@@ -17,16 +17,21 @@ class JsonFile {
 
     const std::string& name() const { return name_; }
     const nlohmann::json& value() const { return value_; }
-    bool has(const char* key) const { return value_.is_object() && value_.contains(key) && !value_[key].is_null(); }
+    bool has(const char* key) const {
+        return value_.is_object() && value_.contains(key) && !value_[key].is_null();
+    }
 
-    // Each throws Error(bad_model) "FILE: KEY: expected …, found …" where the field is absent or of another kind.
+    // Each throws Error(bad_model) "FILE: KEY: expected …, found …" where the field is absent or of another
+    // kind.
     uint32_t count(const char* key, uint32_t low, uint32_t high) const;
     float number(const char* key) const;
     std::string text(const char* key) const;
     bool flag(const char* key) const;
     const nlohmann::json& array(const char* key) const;
     // The same with a default for an absent field.
-    uint32_t count_or(const char* key, uint32_t low, uint32_t high, uint32_t value) const { return has(key) ? count(key, low, high) : value; }
+    uint32_t count_or(const char* key, uint32_t low, uint32_t high, uint32_t value) const {
+        return has(key) ? count(key, low, high) : value;
+    }
     std::string text_or(const char* key, const char* value) const { return has(key) ? text(key) : value; }
     bool flag_or(const char* key, bool value) const { return has(key) ? flag(key) : value; }
 

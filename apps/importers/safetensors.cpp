@@ -15,8 +15,9 @@ constexpr uint64_t max_header_bytes = 100'000'000;  // the format's own limit
 
 uint64_t bytes_of_type(const std::string& type) {
     static const std::map<std::string, uint64_t, std::less<>> sizes{
-        {"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4},     {"U32", 4},     {"F16", 2}, {"BF16", 2},
-        {"I16", 2}, {"U16", 2}, {"I8", 1},  {"U8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"BOOL", 1}};
+        {"F64", 8}, {"I64", 8}, {"U64", 8},     {"F32", 4},     {"I32", 4},
+        {"U32", 4}, {"F16", 2}, {"BF16", 2},    {"I16", 2},     {"U16", 2},
+        {"I8", 1},  {"U8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"BOOL", 1}};
     const auto place = sizes.find(type);
     return place == sizes.end() ? 0 : place->second;
 }
@@ -26,7 +27,8 @@ nlohmann::json parse_header(std::string_view text, const std::string& path) {
     std::set<std::string> names;
     std::string twice;
     const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-        if (depth == 1 && event == nlohmann::json::parse_event_t::key && !names.insert(value.get<std::string>()).second)
+        if (depth == 1 && event == nlohmann::json::parse_event_t::key &&
+            !names.insert(value.get<std::string>()).second)
             twice = value.get<std::string>();
         return true;
     };
@@ -36,8 +38,12 @@ nlohmann::json parse_header(std::string_view text, const std::string& path) {
     } catch (const nlohmann::json::exception& error) {
         throw Error(Status::bad_model, "%s: header: not valid JSON: %s", path.c_str(), error.what());
     }
-    if (!twice.empty()) throw Error(Status::bad_model, "%s: tensor %s: stands in the header twice", path.c_str(), twice.c_str());
-    if (!header.is_object()) throw Error(Status::bad_model, "%s: header: expected a JSON object, found %s", path.c_str(), header.type_name());
+    if (!twice.empty())
+        throw Error(Status::bad_model, "%s: tensor %s: stands in the header twice", path.c_str(),
+                    twice.c_str());
+    if (!header.is_object())
+        throw Error(Status::bad_model, "%s: header: expected a JSON object, found %s", path.c_str(),
+                    header.type_name());
     return header;
 }
 
@@ -45,11 +51,13 @@ nlohmann::json parse_header(std::string_view text, const std::string& path) {
 
 std::string shape_text(std::span<const uint64_t> shape) {
     std::string text = "[";
-    for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+    for (size_t i = 0; i < shape.size(); ++i)
+        text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
     return text + "]";
 }
 
-Safetensors::Safetensors(const std::string& path) : path_(path), file_(path.c_str(), true, std::pmr::get_default_resource()) {
+Safetensors::Safetensors(const std::string& path)
+    : path_(path), file_(path.c_str(), true, std::pmr::get_default_resource()) {
     parse();
 }
 
@@ -57,13 +65,15 @@ void Safetensors::parse() {
     const auto bytes = file_.bytes();
     uint64_t header_bytes = 0;
     if (bytes.size() < sizeof(header_bytes))
-        throw Error(Status::bad_model, "%s: expected at least 8 bytes, found %zu", path_.c_str(), bytes.size());
+        throw Error(Status::bad_model, "%s: expected at least 8 bytes, found %zu", path_.c_str(),
+                    bytes.size());
     std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
     if (header_bytes > max_header_bytes || header_bytes > bytes.size() - sizeof(header_bytes))
-        throw Error(Status::bad_model, "%s: header length at byte 0: expected at most %zu, found %llu", path_.c_str(), bytes.size() - sizeof(header_bytes),
+        throw Error(Status::bad_model, "%s: header length at byte 0: expected at most %zu, found %llu",
+                    path_.c_str(), bytes.size() - sizeof(header_bytes),
                     static_cast<unsigned long long>(header_bytes));
-    const auto header =
-        parse_header({reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes), header_bytes}, path_);
+    const auto header = parse_header(
+        {reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes), header_bytes}, path_);
     const auto data = bytes.subspan(sizeof(header_bytes) + header_bytes);
 
     struct Place {
@@ -76,8 +86,9 @@ void Safetensors::parse() {
         const auto fail = [&, &tensor = name](const std::string& what) {
             return Error(Status::bad_model, "%s: tensor %s: %s", path_.c_str(), tensor.c_str(), what.c_str());
         };
-        const bool complete = entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() && entry.contains("shape") &&
-                              entry["shape"].is_array() && entry.contains("data_offsets") && entry["data_offsets"].is_array() &&
+        const bool complete = entry.is_object() && entry.contains("dtype") && entry["dtype"].is_string() &&
+                              entry.contains("shape") && entry["shape"].is_array() &&
+                              entry.contains("data_offsets") && entry["data_offsets"].is_array() &&
                               entry["data_offsets"].size() == 2;
         if (!complete) throw fail("expected dtype, shape and two data_offsets");
         Tensor tensor;
@@ -85,42 +96,52 @@ void Safetensors::parse() {
         uint64_t size = bytes_of_type(tensor.type);
         if (size == 0) throw fail("unknown dtype " + tensor.type);
         for (const auto& dimension : entry["shape"]) {
-            if (!dimension.is_number_unsigned()) throw fail("shape: expected counts, found " + dimension.dump().substr(0, 40));
+            if (!dimension.is_number_unsigned())
+                throw fail("shape: expected counts, found " + dimension.dump().substr(0, 40));
             tensor.shape.push_back(dimension.get<uint64_t>());
             if (!checked_multiply(size, tensor.shape.back(), size)) throw fail("its size overflows");
         }
         const auto &first = entry["data_offsets"][0], &last = entry["data_offsets"][1];
-        if (!first.is_number_unsigned() || !last.is_number_unsigned()) throw fail("data_offsets: expected counts");
+        if (!first.is_number_unsigned() || !last.is_number_unsigned())
+            throw fail("data_offsets: expected counts");
         const auto begin = first.get<uint64_t>(), end = last.get<uint64_t>();
         if (begin > end || end > data.size() || end - begin != size)
-            throw fail("data_offsets " + std::to_string(begin) + " to " + std::to_string(end) + ": expected " + std::to_string(size) + " bytes within " +
-                       std::to_string(data.size()));
+            throw fail("data_offsets " + std::to_string(begin) + " to " + std::to_string(end) +
+                       ": expected " + std::to_string(size) + " bytes within " + std::to_string(data.size()));
         tensor.bytes = data.subspan(begin, size);
         places.push_back({begin, end, name});
         tensors_.emplace(name, std::move(tensor));
     }
-    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin || (a.begin == b.begin && a.end < b.end); });
+    std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) {
+        return a.begin < b.begin || (a.begin == b.begin && a.end < b.end);
+    });
     uint64_t position = 0;
     for (const Place& place : places) {
         if (place.begin != position)
-            throw Error(Status::bad_model, "%s: tensor %s: expected its data at %llu, right after the one before, found it at %llu", path_.c_str(),
-                        place.name.c_str(), static_cast<unsigned long long>(position), static_cast<unsigned long long>(place.begin));
+            throw Error(
+                Status::bad_model,
+                "%s: tensor %s: expected its data at %llu, right after the one before, found it at %llu",
+                path_.c_str(), place.name.c_str(), static_cast<unsigned long long>(position),
+                static_cast<unsigned long long>(place.begin));
         position = place.end;
     }
     if (position != data.size())
-        throw Error(Status::bad_model, "%s: expected data of %llu bytes, found %zu", path_.c_str(), static_cast<unsigned long long>(position), data.size());
+        throw Error(Status::bad_model, "%s: expected data of %llu bytes, found %zu", path_.c_str(),
+                    static_cast<unsigned long long>(position), data.size());
 }
 
 const Safetensors::Tensor& Safetensors::check(const std::string& name, std::span<const uint64_t> shape) {
     const auto place = tensors_.find(name);
     if (place == tensors_.end())
-        throw Error(Status::bad_model, "%s: tensor %s: missing (expected shape %s)", path_.c_str(), name.c_str(), shape_text(shape).c_str());
+        throw Error(Status::bad_model, "%s: tensor %s: missing (expected shape %s)", path_.c_str(),
+                    name.c_str(), shape_text(shape).c_str());
     const Tensor& tensor = place->second;
     if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end()))
-        throw Error(Status::bad_model, "%s: tensor %s: expected shape %s, found %s", path_.c_str(), name.c_str(), shape_text(shape).c_str(),
-                    shape_text(tensor.shape).c_str());
+        throw Error(Status::bad_model, "%s: tensor %s: expected shape %s, found %s", path_.c_str(),
+                    name.c_str(), shape_text(shape).c_str(), shape_text(tensor.shape).c_str());
     if (tensor.type != "F32" && tensor.type != "F16" && tensor.type != "BF16")
-        throw Error(Status::unsupported, "%s: tensor %s: expected F32, F16 or BF16, found %s", path_.c_str(), name.c_str(), tensor.type.c_str());
+        throw Error(Status::unsupported, "%s: tensor %s: expected F32, F16 or BF16, found %s", path_.c_str(),
+                    name.c_str(), tensor.type.c_str());
     used_.insert(name);
     return tensor;
 }

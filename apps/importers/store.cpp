@@ -14,7 +14,8 @@ Precision precision_named(const std::string& name) {
     if (name == "f16") return Precision::f16;
     if (name == "bf16") return Precision::bf16;
     if (name == "int8") return Precision::int8;
-    throw Error(Status::invalid_argument, "--precision: expected f32, f16, bf16 or int8, found %s", name.c_str());
+    throw Error(Status::invalid_argument, "--precision: expected f32, f16, bf16 or int8, found %s",
+                name.c_str());
 }
 
 namespace {
@@ -23,8 +24,8 @@ std::vector<float> finite_values(const FloatTensor& tensor) {
     std::vector<float> values = tensor.values();
     for (size_t i = 0; i < values.size(); ++i) {
         if (!std::isfinite(values[i]))
-            throw Error(Status::bad_model, "tensor %s: value %zu: expected a finite number, found %g", tensor.name.c_str(), i,
-                        static_cast<double>(values[i]));
+            throw Error(Status::bad_model, "tensor %s: value %zu: expected a finite number, found %g",
+                        tensor.name.c_str(), i, static_cast<double>(values[i]));
     }
     return values;
 }
@@ -42,15 +43,16 @@ std::vector<std::byte> halves(const FloatTensor& tensor, bool bfloat) {
     for (size_t i = 0; i < values.size(); ++i) {
         out[i] = bfloat ? bfloat_from_float(values[i]) : half_from_float(values[i]);
         if (!bfloat && (out[i] & 0x7fffu) == 0x7c00u)
-            throw Error(Status::bad_model, "tensor %s: value %zu: %g does not fit f16 (use bf16 or f32)", tensor.name.c_str(), i,
-                        static_cast<double>(values[i]));
+            throw Error(Status::bad_model, "tensor %s: value %zu: %g does not fit f16 (use bf16 or f32)",
+                        tensor.name.c_str(), i, static_cast<double>(values[i]));
     }
     return as_bytes(out);
 }
 
 std::vector<float> scales_of(const std::vector<float>& values, size_t length) {
     std::vector<float> scales(values.size() / length);
-    for (size_t r = 0; r < scales.size(); ++r) scales[r] = row_scale(values.data() + r * length, length);
+    for (size_t r = 0; r < scales.size(); ++r)
+        scales[r] = row_scale(values.data() + r * length, length);
     return scales;
 }
 
@@ -59,15 +61,19 @@ std::vector<std::byte> quantized(const FloatTensor& tensor) {
     const size_t length = tensor.dimensions.back();
     const auto scales = scales_of(values, length);
     std::vector<int8_t> out(values.size());
-    for (size_t r = 0; r < scales.size(); ++r) quantize_row(values.data() + r * length, scales[r], out.data() + r * length, length);
+    for (size_t r = 0; r < scales.size(); ++r)
+        quantize_row(values.data() + r * length, scales[r], out.data() + r * length, length);
     return as_bytes(out);
 }
 
 TensorType type_for(const FloatTensor& tensor, bool weight, Precision precision) {
-    if (!weight || precision == Precision::f32 || tensor.name.ends_with("node.weight")) return TensorType::f32;
+    if (!weight || precision == Precision::f32 || tensor.name.ends_with("node.weight"))
+        return TensorType::f32;
     if (precision == Precision::bf16) return TensorType::bf16;
     if (precision == Precision::f16) return TensorType::f16;
-    const bool few_rows_of_unlike_values = tensor.name == "embeddings.position" || tensor.name == "embeddings.type" || tensor.name.ends_with("leaf.bias");
+    const bool few_rows_of_unlike_values = tensor.name == "embeddings.position" ||
+                                           tensor.name == "embeddings.type" ||
+                                           tensor.name.ends_with("leaf.bias");
     return few_rows_of_unlike_values ? TensorType::f16 : TensorType::s8;
 }
 
@@ -78,25 +84,37 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
     const auto needs = tensors_of(import.spec);
     for (const FloatTensor& tensor : import.tensors) {
         bool weight = false;
-        for (const TensorNeed& need : needs) weight = weight || (tensor.name == need.name.text && need.role == TensorRole::weight);
+        for (const TensorNeed& need : needs)
+            weight = weight || (tensor.name == need.name.text && need.role == TensorRole::weight);
         TensorSource source;
         source.name = tensor.name;
         source.dimensions = tensor.dimensions;
         source.type = type_for(tensor, weight, precision);
         switch (source.type) {
-            case TensorType::f16: source.data = [tensor] { return halves(tensor, false); }; break;
-            case TensorType::bf16: source.data = [tensor] { return halves(tensor, true); }; break;
-            case TensorType::s8: source.data = [tensor] { return quantized(tensor); }; break;
-            default: source.data = [tensor] { return as_bytes(finite_values(tensor)); }; break;
+            case TensorType::f16:
+                source.data = [tensor] { return halves(tensor, false); };
+                break;
+            case TensorType::bf16:
+                source.data = [tensor] { return halves(tensor, true); };
+                break;
+            case TensorType::s8:
+                source.data = [tensor] { return quantized(tensor); };
+                break;
+            default:
+                source.data = [tensor] { return as_bytes(finite_values(tensor)); };
+                break;
         }
         if (source.type == TensorType::s8) {
             source.scales = TensorScales::per_row;
             TensorSource scale;
             scale.name = tensor.name + ".scale";
             uint64_t rows = 1;
-            for (size_t axis = 0; axis + 1 < tensor.dimensions.size(); ++axis) rows *= tensor.dimensions[axis];
+            for (size_t axis = 0; axis + 1 < tensor.dimensions.size(); ++axis)
+                rows *= tensor.dimensions[axis];
             scale.dimensions = {rows};
-            scale.data = [tensor] { return as_bytes(scales_of(finite_values(tensor), tensor.dimensions.back())); };
+            scale.data = [tensor] {
+                return as_bytes(scales_of(finite_values(tensor), tensor.dimensions.back()));
+            };
             out.push_back(std::move(scale));
         }
         out.push_back(std::move(source));

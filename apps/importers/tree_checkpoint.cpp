@@ -18,7 +18,8 @@ PartSpec read_part(const JsonFile& entry, Activation activation) {
         return part;
     }
     if (kind != "leaf_forest" && kind != "neuron_forest")
-        throw Error(Status::unsupported, "%s: kind: expected dense, leaf_forest or neuron_forest, found %s", entry.name().c_str(), kind.c_str());
+        throw Error(Status::unsupported, "%s: kind: expected dense, leaf_forest or neuron_forest, found %s",
+                    entry.name().c_str(), kind.c_str());
     part.kind = kind == "leaf_forest" ? PartKind::leaf_forest : PartKind::neuron_forest;
     part.trees = entry.count("trees", 1, 1u << 16);
     part.depth = entry.count("depth", 0, layout::max_depth);
@@ -28,7 +29,8 @@ PartSpec read_part(const JsonFile& entry, Activation activation) {
     return part;
 }
 
-void add_part_tensors(BertReader& reader, const PartSpec& part, uint64_t hidden, const std::string& from, const std::string& to) {
+void add_part_tensors(BertReader& reader, const PartSpec& part, uint64_t hidden, const std::string& from,
+                      const std::string& to) {
     const uint64_t h = hidden, w = part.width, k = part.trees;
     if (part.kind == PartKind::dense) {
         reader.add(to + "up.weight", from + "up.weight", {w, h});
@@ -67,8 +69,11 @@ void read_head(BertReader& reader, Import& import, const JsonFile& config, const
     head.kind = entry.text("kind") == "regression" ? HeadKind::regression : HeadKind::classifier;
     const std::string kind = entry.text("kind"), activation = entry.text_or("activation", "tanh");
     if (kind != "classifier" && kind != "regression")
-        throw Error(Status::unsupported, "%s: kind: expected classifier or regression, found %s", entry.name().c_str(), kind.c_str());
-    if (activation != "tanh") throw Error(Status::unsupported, "%s: activation: expected tanh, found %s", entry.name().c_str(), activation.c_str());
+        throw Error(Status::unsupported, "%s: kind: expected classifier or regression, found %s",
+                    entry.name().c_str(), kind.c_str());
+    if (activation != "tanh")
+        throw Error(Status::unsupported, "%s: activation: expected tanh, found %s", entry.name().c_str(),
+                    activation.c_str());
     head.activation = Activation::tanh;
     head.flags = head_flag::dense_bias | head_flag::output_bias;
     head.pooling = s.pooling;
@@ -77,9 +82,12 @@ void read_head(BertReader& reader, Import& import, const JsonFile& config, const
     if (head.kind == HeadKind::classifier) {
         const auto& labels = entry.array("labels");
         if (labels.empty() || labels.size() > layout::max_labels)
-            throw Error(Status::bad_model, "%s: labels: expected 1 to %u, found %zu", entry.name().c_str(), layout::max_labels, labels.size());
+            throw Error(Status::bad_model, "%s: labels: expected 1 to %u, found %zu", entry.name().c_str(),
+                        layout::max_labels, labels.size());
         for (const auto& label : labels) {
-            if (!label.is_string()) throw Error(Status::bad_model, "%s: labels: expected strings, found %s", entry.name().c_str(), label.type_name());
+            if (!label.is_string())
+                throw Error(Status::bad_model, "%s: labels: expected strings, found %s", entry.name().c_str(),
+                            label.type_name());
             s.labels.push_back(import.keep(label.get<std::string>()));
         }
         head.outputs = head.label_count = static_cast<uint32_t>(labels.size());
@@ -94,10 +102,12 @@ void read_head(BertReader& reader, Import& import, const JsonFile& config, const
 
 }  // namespace
 
-std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const JsonFile& config, const ConvertOptions& options) {
+std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const JsonFile& config,
+                                               const ConvertOptions& options) {
     const std::string architecture = config.text_or("architecture", "bert");
     if (architecture != "bert")
-        throw Error(Status::unsupported, "%s: architecture: expected bert, found %s", config.name().c_str(), architecture.c_str());
+        throw Error(Status::unsupported, "%s: architecture: expected bert, found %s", config.name().c_str(),
+                    architecture.c_str());
     auto import = std::make_unique<Import>();
     auto weights = std::make_shared<Safetensors>(folder + "/model.safetensors");
     BertReader reader(*import, weights, config);
@@ -107,7 +117,9 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
     // Embedding tables and vocabulary: in the checkpoint, or from --base.
     const bool own_tables = weights->has(reader.prefix() + "embeddings.word_embeddings.weight");
     if (!own_tables && options.base.empty())
-        throw Error(Status::bad_model, "%s: tensor embeddings.word_embeddings.weight: missing (--base DIR names a checkpoint to take the embeddings from)",
+        throw Error(Status::bad_model,
+                    "%s: tensor embeddings.word_embeddings.weight: missing (--base DIR names a checkpoint to "
+                    "take the embeddings from)",
                     weights->path().c_str());
     auto tables = own_tables ? weights : std::make_shared<Safetensors>(options.base + "/model.safetensors");
     reader.add_embeddings(tables, !own_tables);
@@ -119,19 +131,25 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
     const auto& ffn = config.array("ffn");
     const bool lists_attention = config.has("attention");
     if (ffn.size() != layers || (lists_attention && config.array("attention").size() != layers))
-        throw Error(Status::bad_model, "%s: ffn, attention: expected one entry for each of the %u layers, found %zu and %zu", config.name().c_str(), layers,
-                    ffn.size(), lists_attention ? config.array("attention").size() : layers);
+        throw Error(Status::bad_model,
+                    "%s: ffn, attention: expected one entry for each of the %u layers, found %zu and %zu",
+                    config.name().c_str(), layers, ffn.size(),
+                    lists_attention ? config.array("attention").size() : layers);
     for (uint32_t layer = 0; layer < layers; ++layer) {
         const auto attention = lists_attention ? config.array("attention")[layer] : nlohmann::json(true);
         if (!attention.is_boolean() || !ffn[layer].is_array())
-            throw Error(Status::bad_model, "%s: layer %u: expected true or false in attention and an array of parts in ffn", config.name().c_str(), layer);
+            throw Error(Status::bad_model,
+                        "%s: layer %u: expected true or false in attention and an array of parts in ffn",
+                        config.name().c_str(), layer);
         reader.add_attention_block(layer, attention.get<bool>());
         for (size_t j = 0; j < ffn[layer].size(); ++j) {
-            const std::string where = config.name() + ": ffn[" + std::to_string(layer) + "][" + std::to_string(j) + "]";
+            const std::string where =
+                config.name() + ": ffn[" + std::to_string(layer) + "][" + std::to_string(j) + "]";
             const PartSpec part = read_part(JsonFile(where, ffn[layer][j]), activation);
             reader.add_part(part);
             const std::string number = std::to_string(layer), index = std::to_string(j);
-            add_part_tensors(reader, part, s.hidden, reader.prefix() + "encoder.layer." + number + ".ffn." + index + ".",
+            add_part_tensors(reader, part, s.hidden,
+                             reader.prefix() + "encoder.layer." + number + ".ffn." + index + ".",
                              "blocks." + number + ".parts." + index + ".");
         }
         if (!ffn[layer].empty()) reader.add_output_norm(layer);
@@ -142,7 +160,8 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
     if (!options.pooling.empty()) set_pooling(*import, options.pooling);
     reader.check_unused(s.pooling == Pooling::mean);
     const bool own_vocabulary = JsonFile::exists(folder + "/vocab.txt") || options.base.empty();
-    const std::optional<bool> lowercase = config.has("do_lower_case") ? std::optional(config.flag("do_lower_case")) : std::nullopt;
+    const std::optional<bool> lowercase =
+        config.has("do_lower_case") ? std::optional(config.flag("do_lower_case")) : std::nullopt;
     import_wordpiece(*import, own_vocabulary ? folder : options.base, options.max_tokens, lowercase);
     return import;
 }
@@ -152,8 +171,8 @@ std::unique_ptr<Import> import_checkpoint(const std::string& path, const Convert
     if (config.has("ffn")) return import_tree_checkpoint(path, config, options);
     const std::string type = config.text_or("model_type", "");
     if (type == "bert") return import_bert(path, config, options);
-    throw Error(Status::unsupported, "%s: model_type: expected bert, or a tree checkpoint with ffn, found %s", config.name().c_str(),
-                type.empty() ? "neither" : type.c_str());
+    throw Error(Status::unsupported, "%s: model_type: expected bert, or a tree checkpoint with ffn, found %s",
+                config.name().c_str(), type.empty() ? "neither" : type.c_str());
 }
 
 }  // namespace espalier

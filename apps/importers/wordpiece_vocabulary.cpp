@@ -12,14 +12,17 @@ namespace {
 
 std::vector<std::string> read_vocabulary(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw Error(Status::io, "%s: cannot open the vocabulary: %s", path.c_str(), std::strerror(errno));
+    if (!file)
+        throw Error(Status::io, "%s: cannot open the vocabulary: %s", path.c_str(), std::strerror(errno));
     std::vector<std::string> tokens;
     for (std::string line; std::getline(file, line);) {
         // As Hugging Face's loader: trailing white space is not part of a token.
-        while (!line.empty() && (line.back() == '\r' || line.back() == ' ' || line.back() == '\t')) line.pop_back();
+        while (!line.empty() && (line.back() == '\r' || line.back() == ' ' || line.back() == '\t'))
+            line.pop_back();
         tokens.push_back(std::move(line));
     }
-    if (tokens.empty()) throw Error(Status::bad_model, "%s: expected a token a line, found an empty file", path.c_str());
+    if (tokens.empty())
+        throw Error(Status::bad_model, "%s: expected a token a line, found an empty file", path.c_str());
     return tokens;
 }
 
@@ -39,14 +42,17 @@ TensorSource vocabulary_tensor(const char* name, TensorType type, std::vector<T>
 
 }  // namespace
 
-void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens, std::optional<bool> lowercase) {
+void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens,
+                      std::optional<bool> lowercase) {
     ModelSpec& s = import.spec;
     const std::string path = folder + "/vocab.txt";
     auto tokens = read_vocabulary(path);
     if (tokens.size() > s.vocabulary)
-        throw Error(Status::bad_model, "%s: expected at most %u tokens (the embedding's rows), found %zu", path.c_str(), s.vocabulary, tokens.size());
+        throw Error(Status::bad_model, "%s: expected at most %u tokens (the embedding's rows), found %zu",
+                    path.c_str(), s.vocabulary, tokens.size());
     if (tokens.size() < s.vocabulary)
-        import.notes.push_back("vocabulary: " + std::to_string(s.vocabulary - tokens.size()) + " embedding rows have no token");
+        import.notes.push_back("vocabulary: " + std::to_string(s.vocabulary - tokens.size()) +
+                               " embedding rows have no token");
     tokens.resize(s.vocabulary);
 
     TokenizerSpec& t = s.tokenizer;
@@ -60,15 +66,19 @@ void import_wordpiece(Import& import, const std::string& folder, uint32_t max_to
         cjk = config.flag_or("tokenize_chinese_chars", true);
         if (config.has("strip_accents")) strip = config.flag("strip_accents");
     }
-    t.flags = tokenizer_flag::clean_text | (cjk ? tokenizer_flag::split_cjk : 0) | (strip.value_or(lower) ? tokenizer_flag::strip_accents : 0) |
+    t.flags = tokenizer_flag::clean_text | (cjk ? tokenizer_flag::split_cjk : 0) |
+              (strip.value_or(lower) ? tokenizer_flag::strip_accents : 0) |
               (lower ? tokenizer_flag::lowercase : 0);
     if (max_tokens > s.max_positions)
-        throw Error(Status::invalid_argument, "--max-tokens: expected at most %u (the model's positions), found %u", s.max_positions, max_tokens);
+        throw Error(Status::invalid_argument,
+                    "--max-tokens: expected at most %u (the model's positions), found %u", s.max_positions,
+                    max_tokens);
     t.max_tokens = max_tokens > 0 ? max_tokens : s.max_positions;
     t.continuation = "##";
 
     std::unordered_map<std::string_view, int32_t> ids;
-    for (size_t i = 0; i < tokens.size(); ++i) ids[tokens[i]] = static_cast<int32_t>(i);
+    for (size_t i = 0; i < tokens.size(); ++i)
+        ids[tokens[i]] = static_cast<int32_t>(i);
     const auto special = [&](const char* token, bool required) {
         const auto place = ids.find(token);
         if (place != ids.end()) return place->second;

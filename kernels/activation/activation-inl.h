@@ -30,19 +30,33 @@ template <class Arch, Activation activation>
 inline void apply_all(float* values, size_t count) {
     constexpr size_t w = lanes<Arch>;
     size_t i = 0;
-    for (; i + w <= count; i += w) apply<Arch, activation>(Floats<Arch>::load_unaligned(values + i)).store_unaligned(values + i);
-    if (i < count) store_partial<Arch>(values + i, apply<Arch, activation>(load_partial<Arch>(values + i, count - i)), count - i);
+    for (; i + w <= count; i += w)
+        apply<Arch, activation>(Floats<Arch>::load_unaligned(values + i)).store_unaligned(values + i);
+    if (i < count)
+        store_partial<Arch>(values + i, apply<Arch, activation>(load_partial<Arch>(values + i, count - i)),
+                            count - i);
 }
 
 template <class Arch>
 inline void activate_values(Activation activation, float* values, size_t count) {
     switch (activation) {
-        case Activation::none: break;
-        case Activation::gelu_erf: apply_all<Arch, Activation::gelu_erf>(values, count); break;
-        case Activation::gelu_tanh: apply_all<Arch, Activation::gelu_tanh>(values, count); break;
-        case Activation::relu: apply_all<Arch, Activation::relu>(values, count); break;
-        case Activation::silu: apply_all<Arch, Activation::silu>(values, count); break;
-        case Activation::tanh: apply_all<Arch, Activation::tanh>(values, count); break;
+        case Activation::none:
+            break;
+        case Activation::gelu_erf:
+            apply_all<Arch, Activation::gelu_erf>(values, count);
+            break;
+        case Activation::gelu_tanh:
+            apply_all<Arch, Activation::gelu_tanh>(values, count);
+            break;
+        case Activation::relu:
+            apply_all<Arch, Activation::relu>(values, count);
+            break;
+        case Activation::silu:
+            apply_all<Arch, Activation::silu>(values, count);
+            break;
+        case Activation::tanh:
+            apply_all<Arch, Activation::tanh>(values, count);
+            break;
     }
 }
 

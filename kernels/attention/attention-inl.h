@@ -17,11 +17,13 @@ inline float exponentials(float* scores, size_t padded, float scale) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
     V largest(std::numeric_limits<float>::lowest());
-    for (size_t j = 0; j < padded; j += w) largest = xsimd::max(largest, V::load_aligned(scores + j));
+    for (size_t j = 0; j < padded; j += w)
+        largest = xsimd::max(largest, V::load_aligned(scores + j));
     alignas(64) float lane[w];
     largest.store_aligned(lane);
     float top = lane[0];
-    for (size_t i = 1; i < w; ++i) top = lane[i] > top ? lane[i] : top;
+    for (size_t i = 1; i < w; ++i)
+        top = lane[i] > top ? lane[i] : top;
     V sum(0.0F);
     for (size_t j = 0; j < padded; j += w) {
         const V value = xsimd::exp((V::load_aligned(scores + j) - V(top)) * V(scale));
@@ -32,17 +34,20 @@ inline float exponentials(float* scores, size_t padded, float scale) {
 }
 
 template <class Arch>
-inline void transpose_keys(const float* keys, size_t stride, size_t tokens, size_t dimension, size_t padded, float* target) {
+inline void transpose_keys(const float* keys, size_t stride, size_t tokens, size_t dimension, size_t padded,
+                           float* target) {
     // 16 tokens at a time: one cache line of the target a dimension, 16 lines of keys that stay in reach.
     for (size_t start = 0; start < padded; start += 16) {
         for (size_t c = 0; c < dimension; ++c) {
-            for (size_t j = start; j < start + 16; ++j) target[c * padded + j] = j < tokens ? keys[j * stride + c] : 0.0F;
+            for (size_t j = start; j < start + 16; ++j)
+                target[c * padded + j] = j < tokens ? keys[j * stride + c] : 0.0F;
         }
     }
 }
 
 template <class Arch>
-inline void attention_head(const AttentionShape& s, const float* qkv, size_t tokens, size_t head, float* out, float* scratch) {
+inline void attention_head(const AttentionShape& s, const float* qkv, size_t tokens, size_t head, float* out,
+                           float* scratch) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
     const size_t d = s.head_dimension, stride = s.row_stride(), kv_head = head / (s.heads / s.kv_heads);
@@ -62,10 +67,12 @@ inline void attention_head(const AttentionShape& s, const float* qkv, size_t tok
         product.b = keys;
         product.b_stride = padded;
         product.columns = padded;
-        multiply<Arch>(product, rows, [&](size_t r) { return queries + (start + r) * stride; }, score_row);
+        multiply<Arch>(
+            product, rows, [&](size_t r) { return queries + (start + r) * stride; }, score_row);
         float inverse[attention_query_block];
         for (size_t r = 0; r < rows; ++r) {
-            for (size_t j = tokens; j < padded; ++j) score_row(r)[j] = std::numeric_limits<float>::lowest();
+            for (size_t j = tokens; j < padded; ++j)
+                score_row(r)[j] = std::numeric_limits<float>::lowest();
             inverse[r] = 1.0F / exponentials<Arch>(score_row(r), padded, s.scale);
         }
         TileJob mix;
@@ -77,8 +84,10 @@ inline void attention_head(const AttentionShape& s, const float* qkv, size_t tok
         for (size_t r = 0; r < rows; ++r) {
             float* row = out_row(r);
             size_t c = 0;
-            for (; c + w <= d; c += w) (V::load_unaligned(row + c) * V(inverse[r])).store_unaligned(row + c);
-            for (; c < d; ++c) row[c] *= inverse[r];
+            for (; c + w <= d; c += w)
+                (V::load_unaligned(row + c) * V(inverse[r])).store_unaligned(row + c);
+            for (; c < d; ++c)
+                row[c] *= inverse[r];
         }
     }
 }

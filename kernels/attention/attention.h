@@ -30,7 +30,7 @@ inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
 // qkv: [tokens, row_stride] float32, a row being all queries, all keys, all values, head by head; reading
 // up to 64 floats past its end must be allowed. out: [tokens, query_width], the columns of `head` are
 // written. scratch: attention_scratch floats, for this call only.
-using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
-                                 float* scratch);
+using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head,
+                                 float* out, float* scratch);
 
 }  // namespace espalier

@@ -6,7 +6,8 @@ namespace espalier::neon {
 
 using Arch = xsimd::neon64;
 
-void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out, float* scratch) {
+void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
+               float* scratch) {
     attention_head<Arch>(shape, qkv, tokens, head, out, scratch);
 }
 

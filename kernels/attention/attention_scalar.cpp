@@ -5,7 +5,8 @@
 
 namespace espalier::scalar {
 
-void attention(const AttentionShape& s, const float* qkv, size_t tokens, size_t head, float* out, float* scratch) {
+void attention(const AttentionShape& s, const float* qkv, size_t tokens, size_t head, float* out,
+               float* scratch) {
     const size_t d = s.head_dimension, stride = s.row_stride();
     const size_t kv_head = head / (s.heads / s.kv_heads);
     const float* queries = qkv + head * d;
@@ -16,18 +17,23 @@ void attention(const AttentionShape& s, const float* qkv, size_t tokens, size_t 
         float largest = -INFINITY;
         for (size_t j = 0; j < tokens; ++j) {
             float dot = 0;
-            for (size_t c = 0; c < d; ++c) dot += queries[i * stride + c] * keys[j * stride + c];
+            for (size_t c = 0; c < d; ++c)
+                dot += queries[i * stride + c] * keys[j * stride + c];
             scores[j] = dot * s.scale;
             if (scores[j] > largest) largest = scores[j];
         }
         float sum = 0;
-        for (size_t j = 0; j < tokens; ++j) sum += scores[j] = std::exp(scores[j] - largest);
+        for (size_t j = 0; j < tokens; ++j)
+            sum += scores[j] = std::exp(scores[j] - largest);
         float* row = out + i * s.query_width() + head * d;
-        for (size_t c = 0; c < d; ++c) row[c] = 0;
+        for (size_t c = 0; c < d; ++c)
+            row[c] = 0;
         for (size_t j = 0; j < tokens; ++j) {
-            for (size_t c = 0; c < d; ++c) row[c] += scores[j] * values[j * stride + c];
+            for (size_t c = 0; c < d; ++c)
+                row[c] += scores[j] * values[j * stride + c];
         }
-        for (size_t c = 0; c < d; ++c) row[c] /= sum;
+        for (size_t c = 0; c < d; ++c)
+            row[c] /= sum;
     }
 }
 

@@ -11,12 +11,14 @@
 namespace espalier::avx512 {
 
 void activate(Activation activation, float* values, size_t count);
-void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out, float* scratch);
-void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel, float* y);
-void leaf_forest(const LeafForest& forest, const float* x, size_t tokens, float* y, const ForestRoutes& routes,
-                 std::byte* scratch);
-void neuron_forest(const NeuronForest& forest, const float* x, size_t tokens, float* y, const ForestRoutes& routes,
-                   std::byte* scratch);
+void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
+               float* scratch);
+void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
+          float* y);
+void leaf_forest(const LeafForest& forest, const float* x, size_t tokens, float* y,
+                 const ForestRoutes& routes, std::byte* scratch);
+void neuron_forest(const NeuronForest& forest, const float* x, size_t tokens, float* y,
+                   const ForestRoutes& routes, std::byte* scratch);
 void norm(const NormWeights& norm, const float* x, const float* residual, float* y, size_t tokens);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
 

@@ -21,10 +21,14 @@ struct Available {
 
 const char* name_of(Isa isa) {
     switch (isa) {
-        case Isa::scalar: return "scalar";
-        case Isa::avx2: return "avx2";
-        case Isa::avx512: return "avx512";
-        case Isa::neon: return "neon";
+        case Isa::scalar:
+            return "scalar";
+        case Isa::avx2:
+            return "avx2";
+        case Isa::avx512:
+            return "avx512";
+        case Isa::neon:
+            return "neon";
     }
     return "unknown";
 }
@@ -38,20 +42,25 @@ std::optional<Isa> isa_from_name(std::string_view name) {
 
 bool isa_available(Isa isa) {
     switch (isa) {
-        case Isa::scalar: return true;
+        case Isa::scalar:
+            return true;
 #if defined(ESPALIER_X86)
-        // __builtin_cpu_supports reads CPUID and XGETBV: a system that does not save the registers counts as without.
+        // __builtin_cpu_supports reads CPUID and XGETBV: a system that does not save the registers counts as
+        // without.
         case Isa::avx2:
-            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                   __builtin_cpu_supports("f16c");
         case Isa::avx512:
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
                    __builtin_cpu_supports("avx512vl");
 #endif
 #if defined(ESPALIER_NEON)
-        case Isa::neon: return true;  // part of every AArch64
+        case Isa::neon:
+            return true;  // part of every AArch64
 #endif
-        default: return false;
+        default:
+            return false;
     }
 }
 

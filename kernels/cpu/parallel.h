@@ -11,7 +11,8 @@
 namespace espalier {
 
 // Calls body(begin, end, thread) once on each of at most `threads` equal, contiguous parts of [0, count).
-// A part holds at least `grain` items, so that small loops do not pay for waking threads. body must not throw.
+// A part holds at least `grain` items, so that small loops do not pay for waking threads. body must not
+// throw.
 template <typename Body>
 void parallel_for(int threads, size_t count, size_t grain, const Body& body) {
     size_t parts = grain == 0 ? count : count / grain;
@@ -21,7 +22,7 @@ void parallel_for(int threads, size_t count, size_t grain, const Body& body) {
         return;
     }
 #if defined(ESPALIER_THREADS)
-#pragma omp parallel num_threads(static_cast<int>(parts))
+#pragma omp parallel num_threads(static_cast <int>(parts))
     {
         // The system may grant fewer threads than asked for: split by what is there.
         const auto n = static_cast<size_t>(omp_get_num_threads());

@@ -20,7 +20,8 @@ inline constexpr size_t lanes = Floats<Arch>::size;
 template <class Arch>
 inline Floats<Arch> load_partial(const float* source, size_t count) {
     alignas(64) float values[lanes<Arch>] = {};
-    for (size_t i = 0; i < count; ++i) values[i] = source[i];
+    for (size_t i = 0; i < count; ++i)
+        values[i] = source[i];
     return Floats<Arch>::load_aligned(values);
 }
 
@@ -28,7 +29,8 @@ template <class Arch>
 inline void store_partial(float* target, Floats<Arch> value, size_t count) {
     alignas(64) float values[lanes<Arch>];
     value.store_aligned(values);
-    for (size_t i = 0; i < count; ++i) target[i] = values[i];
+    for (size_t i = 0; i < count; ++i)
+        target[i] = values[i];
 }
 
 // Four accumulators hide the latency of a fused multiply-add (4 cycles, two a cycle on two 512-bit halves).
@@ -44,8 +46,10 @@ inline float dot(const float* a, const float* b, size_t count) {
         s2 = xsimd::fma(V::load_unaligned(a + i + 2 * w), V::load_unaligned(b + i + 2 * w), s2);
         s3 = xsimd::fma(V::load_unaligned(a + i + 3 * w), V::load_unaligned(b + i + 3 * w), s3);
     }
-    for (; i + w <= count; i += w) s0 = xsimd::fma(V::load_unaligned(a + i), V::load_unaligned(b + i), s0);
-    if (i < count) s1 = xsimd::fma(load_partial<Arch>(a + i, count - i), load_partial<Arch>(b + i, count - i), s1);
+    for (; i + w <= count; i += w)
+        s0 = xsimd::fma(V::load_unaligned(a + i), V::load_unaligned(b + i), s0);
+    if (i < count)
+        s1 = xsimd::fma(load_partial<Arch>(a + i, count - i), load_partial<Arch>(b + i, count - i), s1);
     return xsimd::hadd((s0 + s1) + (s2 + s3));
 }
 

@@ -56,8 +56,10 @@ class DenseBackend {
     DenseBackend& operator=(const DenseBackend&) = delete;
     virtual ~DenseBackend() = default;
     virtual const char* name() const = 0;
-    // weight: [outputs, inputs], bias: [outputs] or null where shape.bias is false; copied. `memory` must outlive the layer.
-    virtual std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight, const float* bias,
+    // weight: [outputs, inputs], bias: [outputs] or null where shape.bias is false; copied. `memory` must
+    // outlive the layer.
+    virtual std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight,
+                                                const float* bias,
                                                 std::pmr::memory_resource* memory) const = 0;
     virtual std::unique_ptr<DenseRunner> make_runner(int threads) const = 0;
 };

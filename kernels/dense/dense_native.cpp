@@ -19,7 +19,8 @@ namespace {
 
 class NativeLayer final : public DenseLayer {
    public:
-    NativeLayer(const DenseShape& shape, const float* weight, const float* bias, std::pmr::memory_resource* memory)
+    NativeLayer(const DenseShape& shape, const float* weight, const float* bias,
+                std::pmr::memory_resource* memory)
         : DenseLayer(shape), memory_(memory) {
         packed_.inputs = shape.inputs;
         packed_.outputs = shape.outputs;
@@ -29,7 +30,8 @@ class NativeLayer final : public DenseLayer {
         std::memset(data_, 0, floats_ * sizeof(float));
         for (size_t o = 0; o < shape.outputs; ++o) {
             float* column = data_ + o / panel_outputs * shape.inputs * panel_outputs + o % panel_outputs;
-            for (size_t i = 0; i < shape.inputs; ++i) column[i * panel_outputs] = weight[o * shape.inputs + i];
+            for (size_t i = 0; i < shape.inputs; ++i)
+                column[i * panel_outputs] = weight[o * shape.inputs + i];
         }
         packed_.weight = data_;
         if (bias == nullptr) return;
@@ -57,7 +59,8 @@ class NativeRunner final : public DenseRunner {
         // Threads take rows when there are enough for whole tiles, panels otherwise.
         if (rows >= 24 * static_cast<size_t>(threads_)) {
             parallel_for(threads_, rows, 24, [&](size_t begin, size_t end, int) {
-                run_part(packed, activation, x + begin * packed.inputs, end - begin, 0, packed.panels(), y + begin * packed.outputs);
+                run_part(packed, activation, x + begin * packed.inputs, end - begin, 0, packed.panels(),
+                         y + begin * packed.outputs);
             });
         } else {
             parallel_for(threads_, packed.panels(), 2, [&](size_t begin, size_t end, int) {
@@ -68,12 +71,14 @@ class NativeRunner final : public DenseRunner {
     const char* implementation(const DenseLayer&, size_t) override { return name_of(kernels_.isa); }
 
    private:
-    void run_part(const PackedDense& packed, Activation activation, const float* x, size_t rows, size_t first, size_t last, float* y) const {
+    void run_part(const PackedDense& packed, Activation activation, const float* x, size_t rows, size_t first,
+                  size_t last, float* y) const {
         kernels_.gemm(packed, x, rows, first, last, y);
         if (activation == Activation::none) return;
         const size_t begin = first * panel_outputs;
         const size_t end = last * panel_outputs < packed.outputs ? last * panel_outputs : packed.outputs;
-        for (size_t r = 0; r < rows; ++r) kernels_.activate(activation, y + r * packed.outputs + begin, end - begin);
+        for (size_t r = 0; r < rows; ++r)
+            kernels_.activate(activation, y + r * packed.outputs + begin, end - begin);
     }
 
     const KernelTable& kernels_;

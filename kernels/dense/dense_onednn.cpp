@@ -1,6 +1,6 @@
 // The dense backend of oneDNN: inner products with prepacked weights and fused activations. The blocked
-// weight format that oneDNN picks does not depend on the number of rows (tests/unit/dense_test.cpp checks that
-// no row count falls to another implementation), so a layer is packed once and serves every batch.
+// weight format that oneDNN picks does not depend on the number of rows (tests/unit/dense_test.cpp checks
+// that no row count falls to another implementation), so a layer is packed once and serves every batch.
 #include "base/error.h"
 #include "kernels/dense/dense.h"
 
@@ -34,21 +34,35 @@ dnnl::primitive_attr attributes(Activation activation) {
     attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     dnnl::post_ops ops;
     switch (activation) {
-        case Activation::none: break;
-        case Activation::gelu_erf: ops.append_eltwise(1.0F, algorithm::eltwise_gelu_erf, 0, 0); break;
-        case Activation::gelu_tanh: ops.append_eltwise(1.0F, algorithm::eltwise_gelu_tanh, 0, 0); break;
-        case Activation::relu: ops.append_eltwise(1.0F, algorithm::eltwise_relu, 0, 0); break;
-        case Activation::silu: ops.append_eltwise(1.0F, algorithm::eltwise_swish, 1.0F, 0); break;
-        case Activation::tanh: ops.append_eltwise(1.0F, algorithm::eltwise_tanh, 0, 0); break;
+        case Activation::none:
+            break;
+        case Activation::gelu_erf:
+            ops.append_eltwise(1.0F, algorithm::eltwise_gelu_erf, 0, 0);
+            break;
+        case Activation::gelu_tanh:
+            ops.append_eltwise(1.0F, algorithm::eltwise_gelu_tanh, 0, 0);
+            break;
+        case Activation::relu:
+            ops.append_eltwise(1.0F, algorithm::eltwise_relu, 0, 0);
+            break;
+        case Activation::silu:
+            ops.append_eltwise(1.0F, algorithm::eltwise_swish, 1.0F, 0);
+            break;
+        case Activation::tanh:
+            ops.append_eltwise(1.0F, algorithm::eltwise_tanh, 0, 0);
+            break;
     }
     attr.set_post_ops(ops);
     return attr;
 }
 
-dnnl::inner_product_forward::primitive_desc describe(const DenseShape& shape, memory::dim rows, const memory::desc& weights,
+dnnl::inner_product_forward::primitive_desc describe(const DenseShape& shape, memory::dim rows,
+                                                     const memory::desc& weights,
                                                      const dnnl::engine& engine) {
-    const auto inputs = static_cast<memory::dim>(shape.inputs), outputs = static_cast<memory::dim>(shape.outputs);
-    const auto x = matrix(rows, inputs, memory::format_tag::ab), y = matrix(rows, outputs, memory::format_tag::ab);
+    const auto inputs = static_cast<memory::dim>(shape.inputs),
+               outputs = static_cast<memory::dim>(shape.outputs);
+    const auto x = matrix(rows, inputs, memory::format_tag::ab),
+               y = matrix(rows, outputs, memory::format_tag::ab);
     const auto attr = attributes(shape.activation);
     const memory::desc bias({outputs}, memory::data_type::f32, memory::format_tag::a);
 #if DNNL_VERSION_MAJOR >= 3
@@ -56,7 +70,8 @@ dnnl::inner_product_forward::primitive_desc describe(const DenseShape& shape, me
     return {engine, dnnl::prop_kind::forward_inference, x, weights, y, attr};
 #else
     using Description = dnnl::inner_product_forward::desc;
-    if (shape.bias) return {Description(dnnl::prop_kind::forward_inference, x, weights, bias, y), attr, engine};
+    if (shape.bias)
+        return {Description(dnnl::prop_kind::forward_inference, x, weights, bias, y), attr, engine};
     return {Description(dnnl::prop_kind::forward_inference, x, weights, y), attr, engine};
 #endif
 }
@@ -68,8 +83,8 @@ auto translated(const char* what, const DenseShape& shape, const Function& funct
         return function();
     } catch (const dnnl::error& error) {
         throw Error(error.status == dnnl_out_of_memory ? Status::out_of_memory : Status::internal,
-                    "oneDNN: %s of a dense layer %zu -> %zu failed: %s (status %d)", what, shape.inputs, shape.outputs,
-                    error.what(), static_cast<int>(error.status));
+                    "oneDNN: %s of a dense layer %zu -> %zu failed: %s (status %d)", what, shape.inputs,
+                    shape.outputs, error.what(), static_cast<int>(error.status));
     }
 }
 
@@ -78,8 +93,10 @@ class OnednnLayer final : public DenseLayer {
     OnednnLayer(const DenseShape& shape, const float* weight, const float* bias, const dnnl::engine& engine,
                 std::pmr::memory_resource* resource)
         : DenseLayer(shape), resource_(resource) {
-        const auto inputs = static_cast<memory::dim>(shape.inputs), outputs = static_cast<memory::dim>(shape.outputs);
-        const auto pd = describe(shape, packing_rows, matrix(outputs, inputs, memory::format_tag::any), engine);
+        const auto inputs = static_cast<memory::dim>(shape.inputs),
+                   outputs = static_cast<memory::dim>(shape.outputs);
+        const auto pd =
+            describe(shape, packing_rows, matrix(outputs, inputs, memory::format_tag::any), engine);
         description_ = pd.weights_desc();
         weight_bytes_ = description_.get_size();
         bytes_ = weight_bytes_ + shape.outputs * sizeof(float);
@@ -87,7 +104,8 @@ class OnednnLayer final : public DenseLayer {
         auto* bias_data = reinterpret_cast<float*>(data_ + weight_bytes_);
         if (bias != nullptr) std::memcpy(bias_data, bias, shape.outputs * sizeof(float));
         // oneDNN takes a pointer to non-const and only reads it.
-        const memory source(matrix(outputs, inputs, memory::format_tag::ab), engine, const_cast<float*>(weight));
+        const memory source(matrix(outputs, inputs, memory::format_tag::ab), engine,
+                            const_cast<float*>(weight));
         weights_ = memory(description_, engine, data_);
         bias_ = memory({{outputs}, memory::data_type::f32, memory::format_tag::a}, engine, bias_data);
         dnnl::stream stream(engine);
@@ -112,7 +130,8 @@ struct alignas(64) Line {
     std::byte bytes[64];
 };
 
-// One primitive for one shape of layer and number of rows, with the memory objects that a call only re-points.
+// One primitive for one shape of layer and number of rows, with the memory objects that a call only
+// re-points.
 struct Primitive {
     dnnl::inner_product_forward run;
     memory x, y, scratch;
@@ -121,7 +140,8 @@ struct Primitive {
 
 class OnednnRunner final : public DenseRunner {
    public:
-    OnednnRunner(const dnnl::engine& engine, int threads) : engine_(engine), stream_(engine), threads_(threads) {}
+    OnednnRunner(const dnnl::engine& engine, int threads)
+        : engine_(engine), stream_(engine), threads_(threads) {}
 
     void run(const DenseLayer& layer, const float* x, float* y, size_t rows) override {
         Primitive& primitive = find(layer, padded_rows(rows));
@@ -131,15 +151,16 @@ class OnednnRunner final : public DenseRunner {
         primitive.y.set_data_handle(y);
         primitive.scratch.set_data_handle(scratch_.data());
         const std::array<dnnl_exec_arg_t, 5> arguments{{{DNNL_ARG_SRC, primitive.x.get()},
-                                                       {DNNL_ARG_WEIGHTS, prepared.weights().get()},
-                                                       {DNNL_ARG_DST, primitive.y.get()},
-                                                       {DNNL_ARG_SCRATCHPAD, primitive.scratch.get()},
-                                                       {DNNL_ARG_BIAS, prepared.bias().get()}}};
+                                                        {DNNL_ARG_WEIGHTS, prepared.weights().get()},
+                                                        {DNNL_ARG_DST, primitive.y.get()},
+                                                        {DNNL_ARG_SCRATCHPAD, primitive.scratch.get()},
+                                                        {DNNL_ARG_BIAS, prepared.bias().get()}}};
         const int count = layer.shape().bias ? 5 : 4;
-        const dnnl_status_t status = dnnl_primitive_execute(primitive.run.get(), stream_.get(), count, arguments.data());
+        const dnnl_status_t status =
+            dnnl_primitive_execute(primitive.run.get(), stream_.get(), count, arguments.data());
         if (status != dnnl_success)
-            throw Error(Status::internal, "oneDNN: a dense layer %zu -> %zu failed with status %d", layer.shape().inputs,
-                        layer.shape().outputs, static_cast<int>(status));
+            throw Error(Status::internal, "oneDNN: a dense layer %zu -> %zu failed with status %d",
+                        layer.shape().inputs, layer.shape().outputs, static_cast<int>(status));
     }
     const char* implementation(const DenseLayer& layer, size_t rows) override {
         return find(layer, padded_rows(rows)).implementation.c_str();
@@ -151,7 +172,8 @@ class OnednnRunner final : public DenseRunner {
 
     Primitive& find(const DenseLayer& layer, size_t rows) {
         const DenseShape& shape = layer.shape();
-        const Key key{shape.inputs, shape.outputs, static_cast<size_t>(shape.activation), shape.bias ? size_t{1} : 0, rows};
+        const Key key{shape.inputs, shape.outputs, static_cast<size_t>(shape.activation),
+                      shape.bias ? size_t{1} : 0, rows};
         const auto place = primitives_.find(key);
         if (place != primitives_.end()) return place->second;
         // Mixed lengths meet ever new row counts; a few hundred primitives are a few MB. Starting over is
@@ -190,7 +212,9 @@ class OnednnBackend final : public DenseBackend {
     const char* name() const override { return "onednn"; }
     std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight, const float* bias,
                                         std::pmr::memory_resource* memory) const override {
-        return translated("packing", shape, [&] { return std::make_unique<OnednnLayer>(shape, weight, bias, engine_, memory); });
+        return translated("packing", shape, [&] {
+            return std::make_unique<OnednnLayer>(shape, weight, bias, engine_, memory);
+        });
     }
     std::unique_ptr<DenseRunner> make_runner(int threads) const override {
         return std::make_unique<OnednnRunner>(engine_, threads);
@@ -210,15 +234,19 @@ void cap_isa(Isa isa) {
         // avx512_core_amx is oneDNN's name for "all there is"; a cap below it is asked for by name.
         const auto cap = isa == Isa::avx2 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_all;
         if (isa != Isa::neon && dnnl_set_max_cpu_isa(cap) != dnnl_success && isa != best_isa())
-            throw Error(Status::unsupported, "oneDNN runs uncapped in this process: expected the backend native for instruction set %s",
-                        name_of(isa));
+            throw Error(
+                Status::unsupported,
+                "oneDNN runs uncapped in this process: expected the backend native for instruction set %s",
+                name_of(isa));
         settled = true;
         settled_isa = isa;
         return;
     }
     if (isa != settled_isa)
-        throw Error(Status::unsupported, "oneDNN was started with instruction set %s in this process: expected the backend native for %s",
-                    name_of(settled_isa), name_of(isa));
+        throw Error(
+            Status::unsupported,
+            "oneDNN was started with instruction set %s in this process: expected the backend native for %s",
+            name_of(settled_isa), name_of(isa));
 }
 
 }  // namespace
@@ -229,7 +257,8 @@ bool onednn_compiled_in() {
 
 std::unique_ptr<DenseBackend> make_onednn_backend(Isa isa) {
     if (isa == Isa::scalar)
-        throw Error(Status::unsupported, "oneDNN has no scalar kernels: expected the backend native for instruction set scalar");
+        throw Error(Status::unsupported,
+                    "oneDNN has no scalar kernels: expected the backend native for instruction set scalar");
     cap_isa(isa);
     try {
         return std::make_unique<OnednnBackend>();

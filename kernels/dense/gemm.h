@@ -18,7 +18,7 @@ struct PackedDense {
 };
 
 // y[rows, outputs] = x[rows, inputs] W^T + b for the panels [first_panel, last_panel).
-using GemmKernel = void (*)(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
-                            float* y);
+using GemmKernel = void (*)(const PackedDense& dense, const float* x, size_t rows, size_t first_panel,
+                            size_t last_panel, float* y);
 
 }  // namespace espalier

@@ -26,19 +26,20 @@ struct TileShape<xsimd::fma3<xsimd::avx2>> {
 #endif
 
 struct TileJob {
-    size_t depth = 0;            // k
-    const float* b = nullptr;    // readable to a whole vector past `columns`
+    size_t depth = 0;          // k
+    const float* b = nullptr;  // readable to a whole vector past `columns`
     size_t b_stride = 0;
     const float* bias = nullptr;  // [columns] readable to a whole vector, or null
-    bool accumulate = false;     // start from C
-    size_t columns = 0;          // valid columns from b on
+    bool accumulate = false;      // start from C
+    size_t columns = 0;           // valid columns from b on
 };
 
 template <class Arch, size_t rows, size_t vectors>
 inline void tile(const TileJob& job, const float* const* a, float* const* c) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
-    const size_t tail = job.columns < vectors * w ? job.columns % w : 0;  // of the last vector; 0: it is whole
+    const size_t tail =
+        job.columns < vectors * w ? job.columns % w : 0;  // of the last vector; 0: it is whole
     V sum[rows][vectors];
 #pragma GCC unroll 8
     for (size_t r = 0; r < rows; ++r) {
@@ -47,19 +48,22 @@ inline void tile(const TileJob& job, const float* const* a, float* const* c) {
             sum[r][v] = job.bias != nullptr ? V::load_unaligned(job.bias + v * w) : V(0.0F);
             if (!job.accumulate) continue;
             const bool whole = tail == 0 || v + 1 < vectors;
-            sum[r][v] = sum[r][v] + (whole ? V::load_unaligned(c[r] + v * w) : load_partial<Arch>(c[r] + v * w, tail));
+            sum[r][v] = sum[r][v] +
+                        (whole ? V::load_unaligned(c[r] + v * w) : load_partial<Arch>(c[r] + v * w, tail));
         }
     }
     const float* b = job.b;
     for (size_t k = 0; k < job.depth; ++k, b += job.b_stride) {
         V column[vectors];
 #pragma GCC unroll 8
-        for (size_t v = 0; v < vectors; ++v) column[v] = V::load_unaligned(b + v * w);
+        for (size_t v = 0; v < vectors; ++v)
+            column[v] = V::load_unaligned(b + v * w);
 #pragma GCC unroll 8
         for (size_t r = 0; r < rows; ++r) {
             const V value(a[r][k]);
 #pragma GCC unroll 8
-            for (size_t v = 0; v < vectors; ++v) sum[r][v] = xsimd::fma(value, column[v], sum[r][v]);
+            for (size_t v = 0; v < vectors; ++v)
+                sum[r][v] = xsimd::fma(value, column[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 8
@@ -113,10 +117,18 @@ inline void multiply(const TileJob& job, size_t rows, const RowsA& row_a, const 
         part.columns = job.columns - start < width ? job.columns - start : width;
         const auto shifted_c = [&](size_t r) { return row_c(r) + start; };
         switch ((part.columns + w - 1) / w) {
-            case 1: strip<Arch, 1>(part, rows, row_a, shifted_c); break;
-            case 2: strip<Arch, 2>(part, rows, row_a, shifted_c); break;
-            case 3: strip<Arch, 3>(part, rows, row_a, shifted_c); break;
-            default: strip<Arch, 4>(part, rows, row_a, shifted_c); break;
+            case 1:
+                strip<Arch, 1>(part, rows, row_a, shifted_c);
+                break;
+            case 2:
+                strip<Arch, 2>(part, rows, row_a, shifted_c);
+                break;
+            case 3:
+                strip<Arch, 3>(part, rows, row_a, shifted_c);
+                break;
+            default:
+                strip<Arch, 4>(part, rows, row_a, shifted_c);
+                break;
         }
     }
 }

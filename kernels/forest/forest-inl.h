@@ -34,7 +34,8 @@ inline void route_token(const LeafForest& f, const float* x, uint32_t* leaf, flo
         float least = INFINITY;
         for (size_t level = 0; level < f.depth; ++level) {
             const size_t row = k * nodes + node;
-            const float value = dot<Arch>(x, f.node_weight + row * f.hidden, f.hidden) - f.node_threshold[row];
+            const float value =
+                dot<Arch>(x, f.node_weight + row * f.hidden, f.hidden) - f.node_threshold[row];
             least = smaller_margin(least, value);
             node = 2 * node + (goes_right(value, f.tie) ? 2 : 1);
         }
@@ -45,7 +46,8 @@ inline void route_token(const LeafForest& f, const float* x, uint32_t* leaf, flo
 
 // y[token] += leaf(x[token]) for the tokens that `members` lists.
 template <class Arch>
-inline void run_leaf(const LeafForest& f, size_t g, const float* x, float* y, const uint32_t* members, size_t count, float* a) {
+inline void run_leaf(const LeafForest& f, size_t g, const float* x, float* y, const uint32_t* members,
+                     size_t count, float* a) {
     for (size_t start = 0; start < count; start += leaf_token_block) {
         const size_t rows = count - start < leaf_token_block ? count - start : leaf_token_block;
         const uint32_t* tokens = members + start;
@@ -56,7 +58,8 @@ inline void run_leaf(const LeafForest& f, size_t g, const float* x, float* y, co
         up.bias = f.up_bias != nullptr ? f.up_bias + g * f.padded_width : nullptr;
         up.columns = f.padded_width;
         const auto a_row = [&](size_t r) { return a + r * f.padded_width; };
-        multiply<Arch>(up, rows, [&](size_t r) { return x + tokens[r] * f.hidden; }, a_row);
+        multiply<Arch>(
+            up, rows, [&](size_t r) { return x + tokens[r] * f.hidden; }, a_row);
         activate_values<Arch>(f.activation, a, rows * f.padded_width);
         TileJob down;
         down.depth = f.leaf_width;
@@ -70,23 +73,31 @@ inline void run_leaf(const LeafForest& f, size_t g, const float* x, float* y, co
 }
 
 template <class Arch>
-inline void leaf_forest_tokens(const LeafForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte* scratch) {
+inline void leaf_forest_tokens(const LeafForest& f, const float* x, size_t tokens, float* y,
+                               const ForestRoutes& routes, std::byte* scratch) {
     auto* activations = reinterpret_cast<float*>(scratch);
     scratch += round_up(leaf_token_block * f.padded_width * sizeof(float), 64);
-    auto* ends = reinterpret_cast<uint32_t*>(scratch);  // [leaves + 1]: where each leaf's tokens end in `order`
+    auto* ends =
+        reinterpret_cast<uint32_t*>(scratch);  // [leaves + 1]: where each leaf's tokens end in `order`
     scratch += round_up((f.leaves() + 1) * sizeof(uint32_t), 64);
     auto* order = reinterpret_cast<uint32_t*>(scratch);  // [tokens], by leaf
     for (size_t t = 0; t < tokens; ++t)
         route_token<Arch>(f, x + t * f.hidden, routes.leaf + t * f.trees, routes.margin + t * f.trees);
     for (size_t k = 0; k < f.trees; ++k) {
-        for (size_t leaf = 0; leaf <= f.leaves(); ++leaf) ends[leaf] = 0;
-        for (size_t t = 0; t < tokens; ++t) ++ends[routes.leaf[t * f.trees + k] + 1];
-        for (size_t leaf = 1; leaf <= f.leaves(); ++leaf) ends[leaf] += ends[leaf - 1];
+        for (size_t leaf = 0; leaf <= f.leaves(); ++leaf)
+            ends[leaf] = 0;
+        for (size_t t = 0; t < tokens; ++t)
+            ++ends[routes.leaf[t * f.trees + k] + 1];
+        for (size_t leaf = 1; leaf <= f.leaves(); ++leaf)
+            ends[leaf] += ends[leaf - 1];
         // Now ends[leaf] is where the leaf starts; placing its tokens moves it to where it ends.
-        for (size_t t = 0; t < tokens; ++t) order[ends[routes.leaf[t * f.trees + k]]++] = static_cast<uint32_t>(t);
+        for (size_t t = 0; t < tokens; ++t)
+            order[ends[routes.leaf[t * f.trees + k]]++] = static_cast<uint32_t>(t);
         size_t begin = 0;
         for (size_t leaf = 0; leaf < f.leaves(); ++leaf) {
-            if (ends[leaf] > begin) run_leaf<Arch>(f, k * f.leaves() + leaf, x, y, order + begin, ends[leaf] - begin, activations);
+            if (ends[leaf] > begin)
+                run_leaf<Arch>(f, k * f.leaves() + leaf, x, y, order + begin, ends[leaf] - begin,
+                               activations);
             begin = ends[leaf];
         }
     }
@@ -117,13 +128,15 @@ inline void add_path(const NeuronForest& f, const float* a, const uint32_t* rows
     for (; i < f.hidden; i += w) {
         const size_t valid = f.hidden - i < w ? f.hidden - i : w;
         V sum = load_partial<Arch>(y + i, valid);
-        for (size_t n = 0; n < count; ++n) sum = xsimd::fma(V(a[n]), V::load_unaligned(f.out + rows[n] * f.hidden + i), sum);
+        for (size_t n = 0; n < count; ++n)
+            sum = xsimd::fma(V(a[n]), V::load_unaligned(f.out + rows[n] * f.hidden + i), sum);
         store_partial<Arch>(y + i, sum, valid);
     }
 }
 
 template <class Arch>
-inline void neuron_forest_token(const NeuronForest& f, const float* x, float* y, uint32_t* leaf, float* margin, float* a, uint32_t* rows) {
+inline void neuron_forest_token(const NeuronForest& f, const float* x, float* y, uint32_t* leaf,
+                                float* margin, float* a, uint32_t* rows) {
     for (size_t k = 0; k < f.trees; ++k) {
         leaf[k] = 0;  // the node within its tree, until the walk ends
         margin[k] = INFINITY;
@@ -132,7 +145,8 @@ inline void neuron_forest_token(const NeuronForest& f, const float* x, float* y,
     for (size_t level = 0; level <= f.depth; ++level) {
         for (size_t k = 0; k < f.trees; ++k, ++n) {
             const size_t row = k * f.nodes() + leaf[k];
-            const float z = dot<Arch>(x, f.in + row * f.hidden, f.hidden) + (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
+            const float z = dot<Arch>(x, f.in + row * f.hidden, f.hidden) +
+                            (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
             a[n] = z;
             rows[n] = static_cast<uint32_t>(row);
             if (level == f.depth) continue;  // the last node's sign chooses nothing
@@ -141,17 +155,20 @@ inline void neuron_forest_token(const NeuronForest& f, const float* x, float* y,
         }
     }
     const auto first_of_last_level = static_cast<uint32_t>((size_t{1} << f.depth) - 1);
-    for (size_t k = 0; k < f.trees; ++k) leaf[k] -= first_of_last_level;
+    for (size_t k = 0; k < f.trees; ++k)
+        leaf[k] -= first_of_last_level;
     activate_values<Arch>(f.activation, a, n);
     add_path<Arch>(f, a, rows, n, y);
 }
 
 template <class Arch>
-inline void neuron_forest_tokens(const NeuronForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte* scratch) {
+inline void neuron_forest_tokens(const NeuronForest& f, const float* x, size_t tokens, float* y,
+                                 const ForestRoutes& routes, std::byte* scratch) {
     auto* a = reinterpret_cast<float*>(scratch);
     auto* rows = reinterpret_cast<uint32_t*>(scratch + round_up(f.trees * (f.depth + 1) * sizeof(float), 64));
     for (size_t t = 0; t < tokens; ++t, x += f.hidden, y += f.hidden) {
-        for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i) y[i] += f.out_bias[i];
+        for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i)
+            y[i] += f.out_bias[i];
         neuron_forest_token<Arch>(f, x, y, routes.leaf + t * f.trees, routes.margin + t * f.trees, a, rows);
     }
 }

@@ -34,10 +34,11 @@ struct LeafForest {
     TieRule tie = TieRule::zero_goes_left;
     const float* node_weight = nullptr;     // [trees, 2^depth - 1, hidden]
     const float* node_threshold = nullptr;  // [trees, 2^depth - 1]
-    const float* up = nullptr;              // [trees, 2^depth, hidden, padded_width]: transposed, so that a tile needs no sums across lanes
-    const float* up_bias = nullptr;         // [trees, 2^depth, padded_width], or null
-    const float* down = nullptr;            // [trees, 2^depth, leaf_width, hidden]; readable 64 floats past its end
-    const float* leaf_bias = nullptr;       // [trees, 2^depth, hidden], or null
+    const float* up = nullptr;  // [trees, 2^depth, hidden, padded_width]: transposed, so that a tile needs no
+                                // sums across lanes
+    const float* up_bias = nullptr;  // [trees, 2^depth, padded_width], or null
+    const float* down = nullptr;     // [trees, 2^depth, leaf_width, hidden]; readable 64 floats past its end
+    const float* leaf_bias = nullptr;  // [trees, 2^depth, hidden], or null
 
     size_t leaves() const { return size_t{1} << depth; }
 };

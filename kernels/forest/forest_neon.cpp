@@ -6,11 +6,13 @@ namespace espalier::neon {
 
 using Arch = xsimd::neon64;
 
-void leaf_forest(const LeafForest& forest, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte* scratch) {
+void leaf_forest(const LeafForest& forest, const float* x, size_t tokens, float* y,
+                 const ForestRoutes& routes, std::byte* scratch) {
     leaf_forest_tokens<Arch>(forest, x, tokens, y, routes, scratch);
 }
 
-void neuron_forest(const NeuronForest& forest, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte* scratch) {
+void neuron_forest(const NeuronForest& forest, const float* x, size_t tokens, float* y,
+                   const ForestRoutes& routes, std::byte* scratch) {
     neuron_forest_tokens<Arch>(forest, x, tokens, y, routes, scratch);
 }
 

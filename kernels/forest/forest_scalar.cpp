@@ -27,7 +27,8 @@ namespace {
 
 float dot(const float* a, const float* b, size_t count) {
     float sum = 0;
-    for (size_t i = 0; i < count; ++i) sum += a[i] * b[i];
+    for (size_t i = 0; i < count; ++i)
+        sum += a[i] * b[i];
     return sum;
 }
 
@@ -43,7 +44,8 @@ float smaller_margin(float margin, float value) {
 
 }  // namespace
 
-void leaf_forest(const LeafForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte* scratch) {
+void leaf_forest(const LeafForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes,
+                 std::byte* scratch) {
     auto* a = reinterpret_cast<float*>(scratch);
     const size_t nodes = f.leaves() - 1;
     for (size_t t = 0; t < tokens; ++t, x += f.hidden, y += f.hidden) {
@@ -59,33 +61,41 @@ void leaf_forest(const LeafForest& f, const float* x, size_t tokens, float* y, c
             const size_t leaf = node - nodes, g = k * f.leaves() + leaf;
             routes.leaf[t * f.trees + k] = static_cast<uint32_t>(leaf);
             routes.margin[t * f.trees + k] = margin;
-            for (size_t n = 0; n < f.padded_width; ++n) a[n] = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0.0F;
+            for (size_t n = 0; n < f.padded_width; ++n)
+                a[n] = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0.0F;
             for (size_t i = 0; i < f.hidden; ++i) {
-                for (size_t n = 0; n < f.padded_width; ++n) a[n] += x[i] * f.up[(g * f.hidden + i) * f.padded_width + n];
+                for (size_t n = 0; n < f.padded_width; ++n)
+                    a[n] += x[i] * f.up[(g * f.hidden + i) * f.padded_width + n];
             }
             activate(f.activation, a, f.padded_width);
             for (size_t i = 0; i < f.hidden; ++i) {
                 float sum = f.leaf_bias != nullptr ? f.leaf_bias[g * f.hidden + i] : 0.0F;
-                for (size_t n = 0; n < f.leaf_width; ++n) sum += a[n] * f.down[(g * f.leaf_width + n) * f.hidden + i];
+                for (size_t n = 0; n < f.leaf_width; ++n)
+                    sum += a[n] * f.down[(g * f.leaf_width + n) * f.hidden + i];
                 y[i] += sum;
             }
         }
     }
 }
 
-void neuron_forest(const NeuronForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes, std::byte*) {
+void neuron_forest(const NeuronForest& f, const float* x, size_t tokens, float* y, const ForestRoutes& routes,
+                   std::byte*) {
     for (size_t t = 0; t < tokens; ++t, x += f.hidden, y += f.hidden) {
-        for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i) y[i] += f.out_bias[i];
+        for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i)
+            y[i] += f.out_bias[i];
         for (size_t k = 0; k < f.trees; ++k) {
             size_t node = 0, last = 0;
             float margin = INFINITY;
             for (size_t level = 0; level <= f.depth; ++level) {
                 const size_t row = k * f.nodes() + node;
-                const float z = dot(x, f.in + row * f.hidden, f.hidden) + (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
+                const float z =
+                    dot(x, f.in + row * f.hidden, f.hidden) + (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
                 float a = z;
                 activate(f.activation, &a, 1);
-                for (size_t i = 0; i < f.hidden; ++i) y[i] += a * f.out[row * f.hidden + i];
-                if (level < f.depth) margin = smaller_margin(margin, z);  // the last node's sign chooses nothing
+                for (size_t i = 0; i < f.hidden; ++i)
+                    y[i] += a * f.out[row * f.hidden + i];
+                if (level < f.depth)
+                    margin = smaller_margin(margin, z);  // the last node's sign chooses nothing
                 last = node;
                 node = 2 * node + (goes_right(z, f.tie) ? 2 : 1);
             }

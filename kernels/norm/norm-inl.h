@@ -33,22 +33,28 @@ inline void norm_row(const NormWeights& n, const float* x, const float* residual
         squares = xsimd::fma(centred, centred, squares);
     }
     float variance = xsimd::hadd(squares);
-    for (size_t i = whole; i < n.hidden; ++i) variance += (y[i] - mean) * (y[i] - mean);
+    for (size_t i = whole; i < n.hidden; ++i)
+        variance += (y[i] - mean) * (y[i] - mean);
     const float scale = 1.0F / std::sqrt(variance / static_cast<float>(n.hidden) + n.epsilon);
-    const auto finish = [&](V value, V weight, V bias) { return xsimd::fma((value - V(mean)) * V(scale), weight, bias); };
+    const auto finish = [&](V value, V weight, V bias) {
+        return xsimd::fma((value - V(mean)) * V(scale), weight, bias);
+    };
     for (size_t i = 0; i < whole; i += w) {
         const V bias = n.bias != nullptr ? V::load_unaligned(n.bias + i) : V(0.0F);
         finish(V::load_unaligned(y + i), V::load_unaligned(n.weight + i), bias).store_unaligned(y + i);
     }
     if (tail == 0) return;
     const V bias = n.bias != nullptr ? load_partial<Arch>(n.bias + whole, tail) : V(0.0F);
-    store_partial<Arch>(y + whole, finish(load_partial<Arch>(y + whole, tail), load_partial<Arch>(n.weight + whole, tail), bias), tail);
+    store_partial<Arch>(
+        y + whole,
+        finish(load_partial<Arch>(y + whole, tail), load_partial<Arch>(n.weight + whole, tail), bias), tail);
 }
 
 template <class Arch>
 inline void norm_rows(const NormWeights& n, const float* x, const float* residual, float* y, size_t tokens) {
     for (size_t t = 0; t < tokens; ++t)
-        norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr, y + t * n.hidden);
+        norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr,
+                       y + t * n.hidden);
 }
 
 }  // namespace

@@ -9,12 +9,14 @@ namespace espalier {
 struct NormWeights {
     size_t hidden = 0;
     float epsilon = 0;
-    bool rms = false;              // RMSNorm: no mean is taken off
+    bool rms = false;               // RMSNorm: no mean is taken off
     const float* weight = nullptr;  // [hidden]
     const float* bias = nullptr;    // [hidden], or null
 };
 
-// y = norm(x + residual), row by row. x, residual (may be null), y: [tokens, hidden] float32, y may be either.
-using NormKernel = void (*)(const NormWeights& norm, const float* x, const float* residual, float* y, size_t tokens);
+// y = norm(x + residual), row by row. x, residual (may be null), y: [tokens, hidden] float32, y may be
+// either.
+using NormKernel = void (*)(const NormWeights& norm, const float* x, const float* residual, float* y,
+                            size_t tokens);
 
 }  // namespace espalier

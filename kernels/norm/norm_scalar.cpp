@@ -14,7 +14,8 @@ void norm(const NormWeights& n, const float* x, const float* residual, float* y,
         }
         const float mean = n.rms ? 0.0F : sum / static_cast<float>(n.hidden);
         float squares = 0;
-        for (size_t i = 0; i < n.hidden; ++i) squares += (y[i] - mean) * (y[i] - mean);
+        for (size_t i = 0; i < n.hidden; ++i)
+            squares += (y[i] - mean) * (y[i] - mean);
         const float scale = 1.0F / std::sqrt(squares / static_cast<float>(n.hidden) + n.epsilon);
         for (size_t i = 0; i < n.hidden; ++i) {
             const float normed = (y[i] - mean) * scale * n.weight[i];

@@ -13,7 +13,8 @@ __m256 load8(TensorType type, const void* source, size_t i, __m256 scale) {
         const __m128i packed = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
         return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(packed)));
     }
-    const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(source) + i));
+    const __m128i packed =
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(source) + i));
     if (type == TensorType::f16) return _mm256_cvtph_ps(packed);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16));
 }
@@ -24,7 +25,8 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     size_t i = 0;
     if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
         const __m256 scales = _mm256_set1_ps(scale);
-        for (; i + 8 <= count; i += 8) _mm256_storeu_ps(target + i, load8(type, source, i, scales));
+        for (; i + 8 <= count; i += 8)
+            _mm256_storeu_ps(target + i, load8(type, source, i, scales));
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
     scalar::widen(type, rest, scale, target + i, count - i);

@@ -13,7 +13,8 @@ __m512 load16(TensorType type, const void* source, size_t i, __m512 scale) {
         const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
         return _mm512_mul_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(packed)));
     }
-    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(source) + i));
+    const __m256i packed =
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(source) + i));
     if (type == TensorType::f16) return _mm512_cvtph_ps(packed);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
 }
@@ -24,7 +25,8 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     size_t i = 0;
     if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
         const __m512 scales = _mm512_set1_ps(scale);
-        for (; i + 16 <= count; i += 16) _mm512_storeu_ps(target + i, load16(type, source, i, scales));
+        for (; i + 16 <= count; i += 16)
+            _mm512_storeu_ps(target + i, load16(type, source, i, scales));
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
     scalar::widen(type, rest, scale, target + i, count - i);

@@ -8,7 +8,8 @@ namespace espalier::neon {
 namespace {
 
 float32x4_t load4(TensorType type, const void* source, size_t i, float scale) {
-    if (type == TensorType::f16) return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(static_cast<const uint16_t*>(source) + i)));
+    if (type == TensorType::f16)
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(static_cast<const uint16_t*>(source) + i)));
     if (type == TensorType::bf16)
         return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(static_cast<const uint16_t*>(source) + i), 16));
     const auto* bytes = static_cast<const int8_t*>(source) + i;
@@ -21,7 +22,8 @@ float32x4_t load4(TensorType type, const void* source, size_t i, float scale) {
 void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
     size_t i = 0;
     if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
-        for (; i + 4 <= count; i += 4) vst1q_f32(target + i, load4(type, source, i, scale));
+        for (; i + 4 <= count; i += 4)
+            vst1q_f32(target + i, load4(type, source, i, scale));
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
     scalar::widen(type, rest, scale, target + i, count - i);

@@ -8,7 +8,8 @@ namespace espalier {
 
 float row_scale(const float* row, size_t count) {
     float largest = 0;
-    for (size_t i = 0; i < count; ++i) largest = std::fmax(largest, std::fabs(row[i]));
+    for (size_t i = 0; i < count; ++i)
+        largest = std::fmax(largest, std::fabs(row[i]));
     return largest / 127.0F;
 }
 
@@ -27,12 +28,22 @@ namespace espalier::scalar {
 void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
     for (size_t i = 0; i < count; ++i) {
         switch (type) {
-            case TensorType::f32: target[i] = static_cast<const float*>(source)[i]; break;
-            case TensorType::f16: target[i] = float_from_half(static_cast<const uint16_t*>(source)[i]); break;
-            case TensorType::bf16: target[i] = float_from_bfloat(static_cast<const uint16_t*>(source)[i]); break;
-            case TensorType::s8: target[i] = scale * static_cast<float>(static_cast<const int8_t*>(source)[i]); break;
+            case TensorType::f32:
+                target[i] = static_cast<const float*>(source)[i];
+                break;
+            case TensorType::f16:
+                target[i] = float_from_half(static_cast<const uint16_t*>(source)[i]);
+                break;
+            case TensorType::bf16:
+                target[i] = float_from_bfloat(static_cast<const uint16_t*>(source)[i]);
+                break;
+            case TensorType::s8:
+                target[i] = scale * static_cast<float>(static_cast<const int8_t*>(source)[i]);
+                break;
             case TensorType::u8:
-            case TensorType::u32: target[i] = 0; break;  // no numbers: the reader refuses them as weights
+            case TensorType::u32:
+                target[i] = 0;
+                break;  // no numbers: the reader refuses them as weights
         }
     }
 }

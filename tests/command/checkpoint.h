@@ -64,7 +64,8 @@ inline std::string safetensors_file(const std::map<std::string, CheckpointTensor
     std::string data;
     for (const auto& [name, tensor] : tensors) {
         const size_t begin = data.size();
-        data.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size() * sizeof(float));
+        data.append(reinterpret_cast<const char*>(tensor.values.data()),
+                    tensor.values.size() * sizeof(float));
         header[name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {begin, data.size()}}};
     }
     return safetensors_file(header.dump(), data);

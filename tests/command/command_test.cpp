@@ -146,7 +146,8 @@ TEST_CASE("classify: a text far too long is cut and says so") {
 }
 
 TEST_CASE("classify: heads by name") {
-    const json score = parsed(check_good(espalier({"classify", files().tiny, "--json", "--head", "score", "a"})));
+    const json score =
+        parsed(check_good(espalier({"classify", files().tiny, "--json", "--head", "score", "a"})));
     CHECK(score.at("label") == "value");
     CHECK(score.at("logits").size() == 1);
     CHECK(score.at("value") == score.at("logits")[0]);
@@ -197,8 +198,9 @@ TEST_CASE("files that are no models") {
     const auto bad = [](const std::string& name, std::span<const std::byte> bytes) {
         return files().write(name, bytes);
     };
-    const std::string text = "this is a text, not a model; it is as long as a header needs it to be........."
-                             "....................................................................";
+    const std::string text =
+        "this is a text, not a model; it is as long as a header needs it to be........."
+        "....................................................................";
     const std::vector<std::pair<std::string, std::string>> cases{
         {bad("truncated.esp", model.span().first(model.span().size() - 1000)), "truncated"},
         {bad("directory.esp", directory.bytes()), "hash"},
@@ -242,7 +244,8 @@ TEST_CASE("instruction sets") {
     }
     for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::neon}) {
         if (isa_available(isa)) continue;
-        check_refused(espalier({"embed", files().tiny, "--isa", name_of(isa), "a"}), {name_of(isa), "scalar"});
+        check_refused(espalier({"embed", files().tiny, "--isa", name_of(isa), "a"}),
+                      {name_of(isa), "scalar"});
     }
     check_refused(espalier({"embed", files().tiny, "a"}, "", {"ESPALIER_ISA=nonsense"}),
                   {"ESPALIER_ISA", "scalar", "nonsense"});
@@ -251,7 +254,8 @@ TEST_CASE("instruction sets") {
 }
 
 TEST_CASE("routes: every token's leaf, and histograms that add up") {
-    const auto lines = check_good(espalier({"routes", files().tiny, "--json", "the tree", "a leaf\tb"})).lines();
+    const auto lines =
+        check_good(espalier({"routes", files().tiny, "--json", "the tree", "a leaf\tb"})).lines();
     REQUIRE(lines.size() == 3);
     size_t tokens = 0;
     for (size_t i = 0; i < 2; ++i) {
@@ -287,7 +291,8 @@ TEST_CASE("bench model") {
         {"bench", "model", files().tiny, "--ids", "8", "--batch", "3", "--seconds", "0.05", "--json"}));
     CHECK(outcome.err == "");
     const json j = parsed(outcome);
-    for (const char* field : {"median_ms", "p99_ms", "tokens_per_second", "peak_rss_mb", "load_ms", "first_ms"}) {
+    for (const char* field :
+         {"median_ms", "p99_ms", "tokens_per_second", "peak_rss_mb", "load_ms", "first_ms"}) {
         CAPTURE(field);
         CHECK(j.at(field).get<double>() > 0);
     }

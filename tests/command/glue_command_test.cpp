@@ -33,7 +33,8 @@ const std::vector<GlueTask>& glue_tasks() {
     return tasks;
 }
 
-// Models by what their head is for: a task's name, "plain" without a head, "unnamed" with two nameless classes.
+// Models by what their head is for: a task's name, "plain" without a head, "unnamed" with two nameless
+// classes.
 struct Models {
     TemporaryFolder folder;
     std::string operator[](const std::string& name) const { return folder.path(name + ".esp"); }
@@ -158,7 +159,8 @@ TEST_CASE("files of another task, or with missing columns") {
     refused("sentence\tlabel\n\xff\t1\n", {"data.tsv:2", "UTF-8"});
     refused("sentence\tlabel\n", {"data.tsv:2", "row"});
     refused("", {"data.tsv:1", "header"});
-    check_refused(glue(models()["sst2"], "sst2", folder.path("missing.tsv")), {"missing.tsv", "No such file"});
+    check_refused(glue(models()["sst2"], "sst2", folder.path("missing.tsv")),
+                  {"missing.tsv", "No such file"});
     check_refused(glue(models()["sst2"], "sst2", folder.path("")), {"cannot read"});
 }
 

@@ -56,7 +56,8 @@ inline Outcome espalier(const std::vector<std::string>& arguments, const std::st
     posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, err.c_str(), O_WRONLY | O_CREAT, 0600);
     pid_t child = 0;
-    const int failed = posix_spawn(&child, ESPALIER_COMMAND, &actions, nullptr, argv.data(), environment.data());
+    const int failed =
+        posix_spawn(&child, ESPALIER_COMMAND, &actions, nullptr, argv.data(), environment.data());
     posix_spawn_file_actions_destroy(&actions);
     if (failed != 0) throw std::runtime_error("cannot start " ESPALIER_COMMAND);
     int status = 0;

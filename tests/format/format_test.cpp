@@ -49,9 +49,9 @@ ModelSpec rich_spec() {
     add_block(s, block_flag::attention | block_flag::causal, {gated, leaf, neuron});
     s.blocks.back().kv_heads = 1;
     s.blocks.back().window = 9;
-    add_block(s, 0, {constants});                // no attention
-    add_block(s, block_flag::attention, {});     // no parts
-    add_block(s, 0, {});                         // nothing at all
+    add_block(s, 0, {constants});             // no attention
+    add_block(s, block_flag::attention, {});  // no parts
+    add_block(s, 0, {});                      // nothing at all
     add_head(s, "topic", HeadKind::classifier, 3, {"a", "b", "\xc3\xa9"}, 4);
     add_head(s, "score", HeadKind::regression, 1, {});
     add_head(s, "mood", HeadKind::classifier, 2, {"up", "down"});
@@ -62,20 +62,50 @@ ModelSpec rich_spec() {
 #define SAME(field) CHECK(a.field == b.field)
 
 void check_same(const TokenizerSpec& a, const TokenizerSpec& b) {
-    SAME(kind); SAME(flags); SAME(max_tokens); SAME(max_word_characters); SAME(unknown); SAME(cls);
-    SAME(sep); SAME(pad); SAME(mask); SAME(begin); SAME(end); SAME(continuation);
+    SAME(kind);
+    SAME(flags);
+    SAME(max_tokens);
+    SAME(max_word_characters);
+    SAME(unknown);
+    SAME(cls);
+    SAME(sep);
+    SAME(pad);
+    SAME(mask);
+    SAME(begin);
+    SAME(end);
+    SAME(continuation);
 }
 void check_same(const BlockSpec& a, const BlockSpec& b) {
-    SAME(flags); SAME(heads); SAME(kv_heads); SAME(head_dimension); SAME(first_part); SAME(part_count);
-    SAME(attention_scale); SAME(window);
+    SAME(flags);
+    SAME(heads);
+    SAME(kv_heads);
+    SAME(head_dimension);
+    SAME(first_part);
+    SAME(part_count);
+    SAME(attention_scale);
+    SAME(window);
 }
 void check_same(const PartSpec& a, const PartSpec& b) {
-    SAME(kind); SAME(activation); SAME(flags); SAME(tie); SAME(width); SAME(trees); SAME(depth);
-    SAME(leaf_width); SAME(routes_on);
+    SAME(kind);
+    SAME(activation);
+    SAME(flags);
+    SAME(tie);
+    SAME(width);
+    SAME(trees);
+    SAME(depth);
+    SAME(leaf_width);
+    SAME(routes_on);
 }
 void check_same(const HeadSpec& a, const HeadSpec& b) {
-    SAME(name); SAME(kind); SAME(flags); SAME(activation); SAME(pooling); SAME(dense_width); SAME(outputs);
-    SAME(first_label); SAME(label_count);
+    SAME(name);
+    SAME(kind);
+    SAME(flags);
+    SAME(activation);
+    SAME(pooling);
+    SAME(dense_width);
+    SAME(outputs);
+    SAME(first_label);
+    SAME(label_count);
 }
 template <typename List>
 void check_same_lists(const List& a, const List& b) {
@@ -84,10 +114,28 @@ void check_same_lists(const List& a, const List& b) {
         check_same(a[i], b[i]);
 }
 void check_same(const ModelSpec& a, const ModelSpec& b) {
-    SAME(family); SAME(hidden); SAME(vocabulary); SAME(max_positions); SAME(token_types); SAME(norm);
-    SAME(norm_placement); SAME(norm_epsilon); SAME(flags); SAME(positions); SAME(position_scale);
-    SAME(embedding_scale); SAME(rope_theta); SAME(rope_dimensions); SAME(rope_pairing); SAME(rope_scaling);
-    SAME(pooling); SAME(logit_scale); SAME(name); SAME(origin); SAME(licence); SAME(producer);
+    SAME(family);
+    SAME(hidden);
+    SAME(vocabulary);
+    SAME(max_positions);
+    SAME(token_types);
+    SAME(norm);
+    SAME(norm_placement);
+    SAME(norm_epsilon);
+    SAME(flags);
+    SAME(positions);
+    SAME(position_scale);
+    SAME(embedding_scale);
+    SAME(rope_theta);
+    SAME(rope_dimensions);
+    SAME(rope_pairing);
+    SAME(rope_scaling);
+    SAME(pooling);
+    SAME(logit_scale);
+    SAME(name);
+    SAME(origin);
+    SAME(licence);
+    SAME(producer);
     check_same(a.tokenizer, b.tokenizer);
     check_same_lists(a.blocks, b.blocks);
     check_same_lists(a.parts, b.parts);
@@ -143,7 +191,8 @@ TEST_CASE("every field of the spec and every tensor come back") {
         CHECK(file.version_major() == 1);
         CHECK(file.version_minor() == 0);
         CHECK(file.find("no such tensor") == nullptr);
-        CHECK(error_of([&] { file.at("no such tensor"); }).find("no such tensor: missing") != std::string::npos);
+        CHECK(error_of([&] { file.at("no such tensor"); }).find("no such tensor: missing") !=
+              std::string::npos);
     }
 }
 
@@ -210,10 +259,12 @@ TEST_CASE("memory that is not aligned is the caller's mistake") {
     for (const size_t shift : {size_t{1}, size_t{8}, size_t{32}}) {
         const auto place = larger.span().subspan(shift, bytes.span().size());
         std::memcpy(place.data(), bytes.span().data(), place.size());
-        const std::string message = error_of([&] { ModelFile::from_memory(place); }, Status::invalid_argument);
+        const std::string message =
+            error_of([&] { ModelFile::from_memory(place); }, Status::invalid_argument);
         CHECK(message.find("multiple of 64") != std::string::npos);
     }
-    CHECK(error_of([] { ModelFile::from_memory({}); }).find("expected at least 128 bytes") != std::string::npos);
+    CHECK(error_of([] { ModelFile::from_memory({}); }).find("expected at least 128 bytes") !=
+          std::string::npos);
 }
 
 TEST_CASE("verify finds a flipped byte anywhere in the payload") {

@@ -51,7 +51,9 @@ class Patch {
     layout::PartRecord& part(size_t i) { return record<layout::PartRecord>(layout::Section::parts, i); }
     layout::HeadRecord& head(size_t i) { return record<layout::HeadRecord>(layout::Section::heads, i); }
     layout::StringRecord& label(size_t i) { return record<layout::StringRecord>(layout::Section::labels, i); }
-    layout::TensorRecord& tensor(size_t i) { return record<layout::TensorRecord>(layout::Section::tensors, i); }
+    layout::TensorRecord& tensor(size_t i) {
+        return record<layout::TensorRecord>(layout::Section::tensors, i);
+    }
     std::string name(const layout::StringRecord& string) {
         return {at<char>(section(layout::Section::strings).offset + string.offset), string.bytes};
     }

@@ -11,14 +11,15 @@
 namespace espalier::test {
 
 struct Trace {
-    std::vector<std::vector<float>> hidden;  // [layers + 1][tokens * hidden]
+    std::vector<std::vector<float>> hidden;     // [layers + 1][tokens * hidden]
     std::vector<std::vector<uint32_t>> leaves;  // [forests][tokens * trees]
     std::vector<std::vector<float>> margins;
     std::vector<float> logits;  // empty for a model without heads
     float least_margin() const {
         float least = INFINITY;
         for (const auto& forest : margins) {
-            for (const float margin : forest) least = margin < least ? margin : least;
+            for (const float margin : forest)
+                least = margin < least ? margin : least;
         }
         return least;
     }

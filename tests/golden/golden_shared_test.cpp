@@ -1,6 +1,6 @@
 // The three tree checkpoints and the dense original, converted in float32, against the answers of the
-// reference in PyTorch: logits of all SST-2 dev sentences, embeddings and Spearman of STS-B dev, hidden states
-// and leaves of whole traces; and every instruction set against the scalar kernels.
+// reference in PyTorch: logits of all SST-2 dev sentences, embeddings and Spearman of STS-B dev, hidden
+// states and leaves of whole traces; and every instruction set against the scalar kernels.
 //
 // Needs ../shared and ESPALIER_BASE_MODEL (the folder of all-MiniLM-L6-v2: config.json, model.safetensors,
 // vocab.txt); ./check provides the second.
@@ -104,7 +104,8 @@ void check_sst2(const char* name, double accuracy_percent) {
         CHECK_MESSAGE(difference <= 2e-3F, "sentence ", i);
         largest = std::max(largest, difference);
     }
-    MESSAGE(std::string(name), ": accuracy ", 100.0 * static_cast<double>(right) / 872, " %; ", hairlines, " sentences with a hairline, ", flipped,
+    MESSAGE(std::string(name), ": accuracy ", 100.0 * static_cast<double>(right) / 872, " %; ", hairlines,
+            " sentences with a hairline, ", flipped,
             " of them beyond 2e-3; largest difference of all others ", largest);
     CHECK(std::abs(static_cast<double>(right) - accuracy_percent / 100 * 872) <= 1.01);
     CHECK(flipped <= 8);  // a percent: hairlines explain a few sentences, not a wrong kernel
@@ -130,7 +131,8 @@ void compare_isas(const char* name) {
                 scalar.push_back(std::move(trace));
                 continue;
             }
-            // Layers in order: the first walk that differs must be a hairline; those behind it read other input.
+            // Layers in order: the first walk that differs must be a hairline; those behind it read other
+            // input.
             bool equal = true;
             for (size_t f = 0; f < trace.leaves.size() && equal; ++f) {
                 for (size_t t = 0; t < trace.leaves[f].size(); ++t) {
@@ -146,7 +148,8 @@ void compare_isas(const char* name) {
             largest = std::max(largest, difference);
         }
         if (isa != Isa::scalar)
-            MESSAGE(std::string(name), " ", std::string(name_of(isa)), " against scalar: ", flipped, " of 872 sentences with another leaf (hairlines), logits of the others within ", largest);
+            MESSAGE(std::string(name), " ", std::string(name_of(isa)), " against scalar: ", flipped,
+                    " of 872 sentences with another leaf (hairlines), logits of the others within ", largest);
     }
 }
 
@@ -161,11 +164,13 @@ std::vector<float> embeddings_of(Context& context, const std::vector<Example>& r
     return all;
 }
 
-double spearman_of(const std::vector<float>& a, const std::vector<float>& b, const std::vector<Example>& rows, size_t hidden) {
+double spearman_of(const std::vector<float>& a, const std::vector<float>& b, const std::vector<Example>& rows,
+                   size_t hidden) {
     std::vector<double> cosines, scores;
     for (size_t i = 0; i < rows.size(); ++i) {
         double product = 0;
-        for (size_t c = 0; c < hidden; ++c) product += static_cast<double>(a[i * hidden + c]) * b[i * hidden + c];
+        for (size_t c = 0; c < hidden; ++c)
+            product += static_cast<double>(a[i * hidden + c]) * b[i * hidden + c];
         cosines.push_back(product);  // both have length 1
         scores.push_back(rows[i].score);
     }
@@ -200,14 +205,16 @@ void check_traces(const char* name, const char* base) {
         const std::string key = std::string(name) + "." + std::to_string(number++);
         const auto hidden = Safetensors::values(golden.tensors().at(key + ".hidden"));
         std::vector<float> found;
-        for (const auto& layer : trace.hidden) found.insert(found.end(), layer.begin(), layer.end());
+        for (const auto& layer : trace.hidden)
+            found.insert(found.end(), layer.begin(), layer.end());
         const float difference = test::largest_difference(found, hidden);
         MESSAGE(key, ": hidden states of all layers within ", difference);
         CHECK(difference < 1e-4F);
         const auto& leaves = golden.tensors().at(key + ".leaves");
         std::vector<uint32_t> expected(leaves.bytes.size() / sizeof(uint32_t)), taken;
         std::memcpy(expected.data(), leaves.bytes.data(), leaves.bytes.size());
-        for (const auto& forest : trace.leaves) taken.insert(taken.end(), forest.begin(), forest.end());
+        for (const auto& forest : trace.leaves)
+            taken.insert(taken.end(), forest.begin(), forest.end());
         CHECK(taken == expected);
     }
     CHECK(number == 3);
@@ -258,11 +265,13 @@ TEST_CASE("STS-B dev Spearman of the trees and of the dense original") {
 TEST_CASE("hidden states of every layer and leaves of every token") {
     const char* base = base_model();
     if (base == nullptr) return;
-    for (const char* name : {"embed", "sst2", "sst2-neuron"}) check_traces(name, base);
+    for (const char* name : {"embed", "sst2", "sst2-neuron"})
+        check_traces(name, base);
 }
 
 TEST_CASE("the shipped 8-bit model on SST-2 dev") {
-    if (!std::filesystem::exists(shared + "/data/glue")) return test::skip("no ../shared beside the repository");
+    if (!std::filesystem::exists(shared + "/data/glue"))
+        return test::skip("no ../shared beside the repository");
     const auto model = Model::open(ESPALIER_SOURCE_DIR "/models/sst2-trees.esp", {});
     Context context(*model, {});
     size_t right = 0;

@@ -15,7 +15,8 @@ std::vector<json> expectations() {
     std::ifstream file(ESPALIER_TEST_DATA "/golden/sst2-trees.jsonl");
     REQUIRE(file);
     std::vector<json> rows;
-    for (std::string line; std::getline(file, line);) rows.push_back(json::parse(line));
+    for (std::string line; std::getline(file, line);)
+        rows.push_back(json::parse(line));
     return rows;
 }
 
@@ -29,7 +30,9 @@ std::unique_ptr<Model> open(Isa isa, const char* backend) {
 // The first `count` values of every row of `length`.
 std::vector<float> firsts(std::span<const float> values, size_t length, size_t count) {
     std::vector<float> out;
-    for (size_t i = 0; i < values.size(); i += length) out.insert(out.end(), values.begin() + static_cast<ptrdiff_t>(i), values.begin() + static_cast<ptrdiff_t>(i + count));
+    for (size_t i = 0; i < values.size(); i += length)
+        out.insert(out.end(), values.begin() + static_cast<ptrdiff_t>(i),
+                   values.begin() + static_cast<ptrdiff_t>(i + count));
     return out;
 }
 
@@ -39,7 +42,8 @@ std::vector<float> means(std::span<const float> values, size_t length, size_t co
         if (i % length < count) sums[i % length] += values[i];
     }
     std::vector<float> out;
-    for (const double sum : sums) out.push_back(static_cast<float>(sum / static_cast<double>(values.size() / length)));
+    for (const double sum : sums)
+        out.push_back(static_cast<float>(sum / static_cast<double>(values.size() / length)));
     return out;
 }
 
@@ -63,7 +67,8 @@ void check_hidden(const test::Trace& trace, const json& row, size_t hidden) {
         CHECK(test::largest_difference(means(trace.hidden[layer], hidden, mean.size()), mean) < 1e-4F);
         if (!row.contains("hidden")) continue;
         std::vector<float> expected;
-        for (const auto& token : row["hidden"][layer]) expected.insert(expected.end(), token.begin(), token.end());
+        for (const auto& token : row["hidden"][layer])
+            expected.insert(expected.end(), token.begin(), token.end());
         // Written with 4 decimals.
         CHECK(test::largest_difference(firsts(trace.hidden[layer], hidden, 64), expected) < 4e-4F);
     }
@@ -80,24 +85,28 @@ void check_model(Isa isa, const char* backend) {
         const auto tokens = context.tokenize(text, std::nullopt);
         const auto expected_ids = row["ids"].get<std::vector<int32_t>>();
         REQUIRE(std::vector<int32_t>(tokens.ids.begin(), tokens.ids.end()) == expected_ids);
-        if (isa == Isa::scalar && tokens.ids.size() > 64) continue;  // a minute of scalar loops shows nothing new
+        if (isa == Isa::scalar && tokens.ids.size() > 64)
+            continue;  // a minute of scalar loops shows nothing new
         const test::Trace trace = test::trace_of(context, expected_ids);
         check_leaves(trace, row["leaves"]);
         // After a walk that went elsewhere everything behind it differs.
         bool equal = true;
-        for (size_t f = 0; f < trace.leaves.size(); ++f) equal = equal && json(trace.leaves[f]) == row["leaves"][f];
+        for (size_t f = 0; f < trace.leaves.size(); ++f)
+            equal = equal && json(trace.leaves[f]) == row["leaves"][f];
         hairlines += trace.has_hairline() ? 1 : 0;
         if (!equal) continue;
         CHECK(test::largest_difference(trace.logits, row["logits"].get<std::vector<float>>()) < 1e-4F);
         check_hidden(trace, row, model->spec().hidden);
     }
-    MESSAGE(std::string(name_of(isa)), " ", std::string(backend), ": ", hairlines, " sentences with a hairline");
+    MESSAGE(std::string(name_of(isa)), " ", std::string(backend), ": ", hairlines,
+            " sentences with a hairline");
 }
 
 }  // namespace
 
 TEST_CASE("the shipped model answers as PyTorch does, on every instruction set") {
-    for (const Isa isa : available_isas()) check_model(isa, "native");
+    for (const Isa isa : available_isas())
+        check_model(isa, "native");
 }
 
 TEST_CASE("and through oneDNN") {

@@ -36,11 +36,12 @@ TEST_CASE("every activation stays within its budget") {
                 // silu's exp(-x) overflows below -88, where the result is 0 to within 1e-36.
                 const double slack = activation == Activation::silu ? 1e-36 : 1e-44;
                 const double before = budget.worst();
-                budget.add(found[i], activated(activation, values[i]), activation_budget(activation, values[i]) + slack);
+                budget.add(found[i], activated(activation, values[i]),
+                           activation_budget(activation, values[i]) + slack);
                 if (budget.worst() > before) worst_at = values[i];
             }
-            MESSAGE(name_of(isa), " ", name_of(activation), ": largest share of its budget ", budget.worst(), " at ",
-                    worst_at);
+            MESSAGE(named(isa), " ", named(activation), ": largest share of its budget ", budget.worst(),
+                    " at ", worst_at);
             CHECK(budget.worst() <= 1);
         }
     }
@@ -69,8 +70,8 @@ TEST_CASE("a value's result does not depend on where it stands or on the count")
 TEST_CASE("infinities and NaN: the same on every instruction set, and NaN is never lost") {
     for (const Isa isa : available_isas()) {
         for (const Activation activation : all_activations) {
-            CAPTURE(name_of(isa));
-            CAPTURE(name_of(activation));
+            CAPTURE(named(isa));
+            CAPTURE(named(activation));
             float found[3] = {INFINITY, -INFINITY, NAN}, scalar[3] = {INFINITY, -INFINITY, NAN};
             kernel_table(isa).activate(activation, found, 3);
             kernel_table(Isa::scalar).activate(activation, scalar, 3);

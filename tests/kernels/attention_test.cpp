@@ -58,7 +58,8 @@ Expected expected_row(const Fixture& f, size_t query, size_t head) {
     return out;
 }
 
-void compare(size_t heads, size_t kv_heads, size_t dimension, size_t tokens, float size, uint64_t seed, Budget& budget) {
+void compare(size_t heads, size_t kv_heads, size_t dimension, size_t tokens, float size, uint64_t seed,
+             Budget& budget) {
     Random random(seed);
     Fixture f(heads, kv_heads, dimension, tokens, size, random);
     const size_t width = f.shape.query_width();
@@ -85,7 +86,7 @@ void compare(size_t heads, size_t kv_heads, size_t dimension, size_t tokens, flo
         CAPTURE(tokens);
         CAPTURE(heads);
         CAPTURE(size);
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         REQUIRE(budget.worst() <= 1);
     }
 }
@@ -126,9 +127,11 @@ TEST_CASE("a sequence has the same bits wherever it stands") {
             std::memcpy(alone.qkv.data(), f.qkv.data() + start * stride, tokens * stride * sizeof(float));
             Buffer<float> expected(tokens * width), found(tokens * width);
             alone.run(isa, head, expected);
-            kernel_table(isa).attention(f.shape, f.qkv.data() + start * stride, tokens, head, found.data(), f.scratch.data());
+            kernel_table(isa).attention(f.shape, f.qkv.data() + start * stride, tokens, head, found.data(),
+                                        f.scratch.data());
             for (size_t t = 0; t < tokens; ++t)
-                REQUIRE(same_bits(expected.data() + t * width + head * 24, found.data() + t * width + head * 24, 24));
+                REQUIRE(same_bits(expected.data() + t * width + head * 24,
+                                  found.data() + t * width + head * 24, 24));
         }
     }
 }
@@ -137,10 +140,10 @@ TEST_CASE("a NaN query is NaN alone; a NaN value or key is felt by every query")
     Random random(54);
     Fixture f(2, 2, 20, 30, 1, random);
     const size_t stride = f.shape.row_stride(), width = f.shape.query_width();
-    f.qkv[5 * stride + 3] = NAN;  // query 5 of head 0
+    f.qkv[5 * stride + 3] = NAN;            // query 5 of head 0
     f.qkv[7 * stride + 40 + 20 + 3] = NAN;  // key 7 of head 1
     for (const Isa isa : available_isas()) {
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         Buffer<float> out(30 * width);
         f.run(isa, 0, out);
         f.run(isa, 1, out);

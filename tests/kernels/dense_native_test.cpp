@@ -23,7 +23,8 @@ TEST_CASE("native dense layers: random shapes, every activation, with and withou
     Budget budget;
     Random random(71);
     for (int i = 0; i < 150; ++i) {
-        DenseShape shape{random.between(1, 90), random.between(1, 150), all_activations[i % 6], random.coin()};
+        DenseShape shape{random.between(1, 90), random.between(1, 150), all_activations[i % 6],
+                         random.coin()};
         const size_t rows = random.between(1, 40);
         DenseFixture fixture(shape, rows, random);
         const auto expected = fixture.expected(rows);
@@ -31,7 +32,7 @@ TEST_CASE("native dense layers: random shapes, every activation, with and withou
             const auto backend = make_native_backend(isa);
             const Call call(*backend, fixture, rows, 1);
             compare(expected, call.y, rows * shape.outputs, 0, budget);
-            CAPTURE(name_of(isa));
+            CAPTURE(named(isa));
             CAPTURE(shape.inputs);
             CAPTURE(shape.outputs);
             REQUIRE(budget.worst() <= 1);
@@ -54,7 +55,8 @@ TEST_CASE("native dense layers: model shapes at every row count; a row's bits do
             compare(expected, whole.y, 1000 * outputs, 0, budget);
             REQUIRE(budget.worst() <= 1);
             for (const size_t rows : many_row_counts()) {
-                if (isa == Isa::scalar && rows % 9 != 0) continue;  // slow, and a loop over rows by its nature
+                if (isa == Isa::scalar && rows % 9 != 0)
+                    continue;  // slow, and a loop over rows by its nature
                 const Call part(*backend, fixture, rows, 1);
                 REQUIRE(same_bits(part.y.data(), whole.y.data(), rows * outputs));
                 const Call threaded(*backend, fixture, rows, 2);
@@ -69,7 +71,8 @@ TEST_CASE("the kernel writes the panels it is given and no others") {
     Random random(73);
     constexpr size_t inputs = 33, outputs = 200, rows = 7;
     PackedDense packed{inputs, outputs, nullptr, nullptr};
-    Buffer<float> weight(packed.panels() * inputs * panel_outputs), bias(packed.panels() * panel_outputs), x(rows * inputs);
+    Buffer<float> weight(packed.panels() * inputs * panel_outputs), bias(packed.panels() * panel_outputs),
+        x(rows * inputs);
     fill_normal(weight, random);
     fill_normal(bias, random);
     fill_normal(x, random);

@@ -44,7 +44,7 @@ TEST_CASE("oneDNN: every activation, with and without bias, at every row count")
             CHECK(y.intact());
             compare(expected, y, rows * shape.outputs, activation_slack, budget);
             CAPTURE(rows);
-            CAPTURE(name_of(shape.activation));
+            CAPTURE(named(shape.activation));
             REQUIRE(budget.worst() <= 1);
         }
     }
@@ -55,8 +55,14 @@ TEST_CASE("oneDNN: model shapes, one and two threads") {
     if (onednn() == nullptr) return;
     Budget budget;
     Random random(82);
-    for (const auto& [inputs, outputs] :
-         {std::pair<size_t, size_t>{384, 1152}, {384, 384}, {384, 1536}, {1536, 384}, {384, 2}, {1, 1}, {3, 70}, {70, 3}}) {
+    for (const auto& [inputs, outputs] : {std::pair<size_t, size_t>{384, 1152},
+                                          {384, 384},
+                                          {384, 1536},
+                                          {1536, 384},
+                                          {384, 2},
+                                          {1, 1},
+                                          {3, 70},
+                                          {70, 3}}) {
         const DenseShape shape{inputs, outputs, Activation::gelu_erf, true};
         DenseFixture fixture(shape, 130, random);
         const auto expected = fixture.expected(130);
@@ -81,9 +87,16 @@ TEST_CASE("oneDNN: model shapes, one and two threads") {
 TEST_CASE("oneDNN: no row count falls to another implementation") {
     if (onednn() == nullptr) return;
     Random random(83);
-    for (const auto& [inputs, outputs] :
-         {std::pair<size_t, size_t>{384, 1152}, {384, 384}, {384, 1536}, {1536, 384}, {768, 2304}, {768, 3072}, {3072, 768}, {384, 2}}) {
-        const DenseShape shape{inputs, outputs, outputs > inputs ? Activation::gelu_erf : Activation::none, true};
+    for (const auto& [inputs, outputs] : {std::pair<size_t, size_t>{384, 1152},
+                                          {384, 384},
+                                          {384, 1536},
+                                          {1536, 384},
+                                          {768, 2304},
+                                          {768, 3072},
+                                          {3072, 768},
+                                          {384, 2}}) {
+        const DenseShape shape{inputs, outputs, outputs > inputs ? Activation::gelu_erf : Activation::none,
+                               true};
         DenseFixture fixture(shape, 1, random);
         const auto layer = fixture.prepare(*onednn());
         const auto runner = onednn()->make_runner(1);
@@ -91,7 +104,8 @@ TEST_CASE("oneDNN: no row count falls to another implementation") {
         for (const size_t rows : many_row_counts())
             names[runner->implementation(*layer, rows)].insert(rows);
         for (const auto& [name, rows] : names) {
-            MESSAGE(inputs, " -> ", outputs, ": ", name, " for ", rows.size(), " row counts, ", *rows.begin(), " to ", *rows.rbegin());
+            MESSAGE(inputs, " -> ", outputs, ": ", name, " for ", rows.size(), " row counts, ", *rows.begin(),
+                    " to ", *rows.rbegin());
             CHECK(name.find("ref") == std::string::npos);
             CHECK(name.find("gemm:jit") == std::string::npos);
         }

@@ -14,7 +14,8 @@ struct DenseFixture {
         fill_normal(x, random);
     }
     std::unique_ptr<DenseLayer> prepare(const DenseBackend& backend) const {
-        return backend.prepare(shape, weight.data(), shape.bias ? bias.data() : nullptr, std::pmr::get_default_resource());
+        return backend.prepare(shape, weight.data(), shape.bias ? bias.data() : nullptr,
+                               std::pmr::get_default_resource());
     }
     // The error of a value before its activation grows by at most 1.2 in it.
     struct Expected {
@@ -25,8 +26,8 @@ struct DenseFixture {
         out.reserve(rows * shape.outputs);
         for (size_t r = 0; r < rows; ++r) {
             for (size_t o = 0; o < shape.outputs; ++o) {
-                const Dot z = dot(x.data() + r * shape.inputs, weight.data() + o * shape.inputs, 1, shape.inputs,
-                                  shape.bias ? bias[o] : 0.0F);
+                const Dot z = dot(x.data() + r * shape.inputs, weight.data() + o * shape.inputs, 1,
+                                  shape.inputs, shape.bias ? bias[o] : 0.0F);
                 out.push_back({activated(shape.activation, z.value),
                                1.2 * z.budget + activation_budget(shape.activation, z.value)});
             }
@@ -37,8 +38,8 @@ struct DenseFixture {
     Buffer<float> weight, bias, x;
 };
 
-inline void compare(const std::vector<DenseFixture::Expected>& expected, const Buffer<float>& found, size_t count,
-                    double extra, Budget& budget) {
+inline void compare(const std::vector<DenseFixture::Expected>& expected, const Buffer<float>& found,
+                    size_t count, double extra, Budget& budget) {
     for (size_t i = 0; i < count; ++i)
         budget.add(found[i], expected[i].value, expected[i].budget + extra);
 }

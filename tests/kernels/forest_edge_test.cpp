@@ -11,7 +11,10 @@ constexpr size_t hidden = 45, trees = 3, depth = 3, tokens = 97;
 template <class Fixture>
 struct Case {
     explicit Case(uint64_t seed, size_t leaf_width = 21)
-        : random(seed), fixture({hidden, trees, depth, leaf_width}, random), x(tokens * hidden), y(tokens * hidden) {
+        : random(seed),
+          fixture({hidden, trees, depth, leaf_width}, random),
+          x(tokens * hidden),
+          y(tokens * hidden) {
         fill_normal(x, random);
         fill_normal(y, random);
     }
@@ -28,8 +31,8 @@ TEST_CASE_TEMPLATE("a token alone has the bits it has in any batch", Fixture, Le
         for (const Activation activation : all_activations) {
             c.fixture.forest.activation = activation;
             for (const Isa isa : available_isas()) {
-                CAPTURE(name_of(isa));
-                CAPTURE(name_of(activation));
+                CAPTURE(named(isa));
+                CAPTURE(named(activation));
                 const auto whole = run_forest(c.fixture, isa, c.x.data(), c.y.data(), tokens);
                 for (size_t t = 0; t < tokens; t += 4) {
                     const size_t count = t % 3 == 0 ? 1 : std::min(tokens - t, c.random.between(1, 30));
@@ -68,7 +71,7 @@ TEST_CASE_TEMPLATE("a NaN token goes left, has margin NaN, and is felt by no oth
                    NeuronFixture) {
     Case<Fixture> c(23);
     for (const Isa isa : available_isas()) {
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         for (const TieRule tie : {TieRule::zero_goes_left, TieRule::zero_goes_right}) {
             c.fixture.forest.tie = tie;
             const auto clean = run_forest(c.fixture, isa, c.x.data(), c.y.data(), tokens);
@@ -105,7 +108,7 @@ TEST_CASE_TEMPLATE("an infinite token takes scalar's leaves on every instruction
     }
     const auto scalar = run_forest(c.fixture, Isa::scalar, c.x.data(), c.y.data(), tokens);
     for (const Isa isa : available_isas()) {
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         const auto found = run_forest(c.fixture, isa, c.x.data(), c.y.data(), tokens);
         for (size_t i = 0; i < tokens * trees; ++i) {
             REQUIRE(found->leaf[i] == scalar->leaf[i]);

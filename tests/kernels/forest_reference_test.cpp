@@ -52,9 +52,9 @@ void compare(const ForestSize& size, Activation activation, TieRule tie, size_t 
     CAPTURE(size.depth);
     CAPTURE(size.leaf_width);
     CAPTURE(tokens);
-    CAPTURE(name_of(activation));
+    CAPTURE(named(activation));
     for (const Isa isa : available_isas()) {
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         const auto found = run_forest(fixture, isa, x.data(), y.data(), tokens);
         for (size_t t = 0; t < tokens; ++t)
             compare_token(expected[t], *found, t, size.hidden, size.integers, count);
@@ -64,7 +64,7 @@ void compare(const ForestSize& size, Activation activation, TieRule tie, size_t 
     CHECK(x.intact());
 }
 
-void report(const char* what, const Count& count) {
+void report(const std::string& what, const Count& count) {
     MESSAGE(what, ": ", count.tokens, " tokens, ", count.walks, " walks, ", count.hairlines,
             " hairlines (exempt); largest share of its budget: output ", count.outputs.worst(), ", margin ",
             count.margins.worst());
@@ -84,8 +84,8 @@ ForestSize random_size(Random& random, size_t hidden) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("every hidden width from 1 to 70, random trees, tokens and activations", Fixture, LeafFixture,
-                   NeuronFixture) {
+TEST_CASE_TEMPLATE("every hidden width from 1 to 70, random trees, tokens and activations", Fixture,
+                   LeafFixture, NeuronFixture) {
     Count count;
     Random random(11);
     for (size_t hidden = 1; hidden <= 70; ++hidden) {
@@ -126,7 +126,8 @@ TEST_CASE_TEMPLATE("one node, no node, and no tokens at all", Fixture, LeafFixtu
     Count count;
     for (const size_t depth : {0, 1}) {
         for (const size_t tokens : {0, 1, 3, 100})
-            compare<Fixture>({37, 1, depth, 9}, Activation::relu, TieRule::zero_goes_left, tokens, depth + tokens, count);
+            compare<Fixture>({37, 1, depth, 9}, Activation::relu, TieRule::zero_goes_left, tokens,
+                             depth + tokens, count);
     }
     report("one node", count);
 }
@@ -154,7 +155,7 @@ TEST_CASE_TEMPLATE("in small integers everything is exact, ties included, under 
             for (const float margin : found->margin)
                 ties += margin == 0 ? 1 : 0;
         }
-        report(name_of(tie), count);
+        report(named(tie), count);
         MESSAGE(ties, " walks of scalar's met an exact tie");
         CHECK(ties > 100);
         CHECK(count.hairlines == 0);

@@ -60,7 +60,7 @@ inline void note_margin(ExpectedToken& out, const Dot& test) {
 }
 
 class LeafFixture {
-public:
+   public:
     using Kernel = LeafForestKernel;
     LeafFixture(const ForestSize& size, Random& random)
         : padded_(round_up(size.leaf_width, leaf_width_multiple)),
@@ -100,7 +100,7 @@ public:
     ExpectedToken expected(const float* x, const float* y) const;
     LeafForest forest;
 
-private:
+   private:
     void clear_padding(const ForestSize& size) {
         for (size_t g = 0; g < groups_; ++g) {
             for (size_t n = size.leaf_width; n < padded_; ++n) {
@@ -164,7 +164,7 @@ inline ExpectedToken LeafFixture::expected(const float* x, const float* y) const
 }
 
 class NeuronFixture {
-public:
+   public:
     using Kernel = NeuronForestKernel;
     NeuronFixture(const ForestSize& size, Random& random)
         : rows_(size.trees * ((size_t{2} << size.depth) - 1)),
@@ -190,7 +190,7 @@ public:
     ExpectedToken expected(const float* x, const float* y) const;
     NeuronForest forest;
 
-private:
+   private:
     size_t rows_;
     Buffer<float> in_, in_bias_, out_, out_bias_;
 };

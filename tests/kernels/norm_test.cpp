@@ -27,7 +27,8 @@ struct Fixture {
 };
 
 // Rounding of the sum, of the mean and of the deviation, each relative to what it is divided by.
-void compare_row(const NormWeights& n, const float* x, const float* residual, const float* found, Budget& budget) {
+void compare_row(const NormWeights& n, const float* x, const float* residual, const float* found,
+                 Budget& budget) {
     const auto count = static_cast<double>(n.hidden);
     std::vector<double> value(n.hidden);
     double sum = 0, absolute = 0, squares = 0;
@@ -45,12 +46,14 @@ void compare_row(const NormWeights& n, const float* x, const float* residual, co
         const double expected = normed * n.weight[i] + (n.bias != nullptr ? n.bias[i] : 0);
         const double centring = sum_budget(n.hidden, absolute / count) + 4 * unit * std::fabs(value[i]);
         const double allowed = std::fabs(n.weight[i]) * scale * centring * (1 + std::fabs(normed)) +
-                               sum_budget(n.hidden, std::fabs(normed * n.weight[i])) + 4 * unit * std::fabs(expected);
+                               sum_budget(n.hidden, std::fabs(normed * n.weight[i])) +
+                               4 * unit * std::fabs(expected);
         budget.add(found[i], expected, allowed);
     }
 }
 
-void compare(size_t hidden, size_t tokens, bool rms, bool bias, bool residual, float mean, uint64_t seed, Budget& budget) {
+void compare(size_t hidden, size_t tokens, bool rms, bool bias, bool residual, float mean, uint64_t seed,
+             Budget& budget) {
     Random random(seed);
     Fixture f(hidden, tokens, mean, random);
     f.norm.rms = rms;
@@ -61,10 +64,11 @@ void compare(size_t hidden, size_t tokens, bool rms, bool bias, bool residual, f
         kernel_table(isa).norm(f.norm, f.x.data(), r, y.data(), tokens);
         CHECK(y.intact());
         for (size_t t = 0; t < tokens; ++t)
-            compare_row(f.norm, f.x.data() + t * hidden, residual ? r + t * hidden : nullptr, y.data() + t * hidden, budget);
+            compare_row(f.norm, f.x.data() + t * hidden, residual ? r + t * hidden : nullptr,
+                        y.data() + t * hidden, budget);
         CAPTURE(hidden);
         CAPTURE(tokens);
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         REQUIRE(budget.worst() <= 1);
     }
     CHECK((f.x.intact() && f.residual.intact() && f.weight.intact() && f.bias.intact()));
@@ -81,7 +85,8 @@ TEST_CASE("norms stay within their budget") {
             for (int form = 0; form < 8; ++form) {
                 // With one value there is no deviation, and noise in the mean is all there is to scale.
                 if (hidden == 1 && (form & 1) == 0) continue;
-                compare(hidden, tokens, (form & 1) != 0, (form & 2) != 0, (form & 4) != 0, random.uniform(-3, 3), seed, budget);
+                compare(hidden, tokens, (form & 1) != 0, (form & 2) != 0, (form & 4) != 0,
+                        random.uniform(-3, 3), seed, budget);
             }
         }
     }

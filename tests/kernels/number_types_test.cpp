@@ -105,7 +105,7 @@ TEST_CASE("widening is exact and alike on every instruction set, at every count"
     for (uint32_t i = 0; i < 65536; ++i)
         all[i] = static_cast<uint16_t>(i);
     for (const Isa isa : available_isas()) {
-        CAPTURE(name_of(isa));
+        CAPTURE(named(isa));
         const WidenKernel widen = kernel_table(isa).widen;
         Buffer<float> target(65536);
         widen(TensorType::f16, all.data(), 1, target.data(), 65536);

@@ -10,13 +10,18 @@ namespace espalier::test {
 
 inline double activated(Activation activation, double x) {
     switch (activation) {
-        case Activation::none: return x;
-        case Activation::gelu_erf: return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5)));
+        case Activation::none:
+            return x;
+        case Activation::gelu_erf:
+            return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5)));
         case Activation::gelu_tanh:
             return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-        case Activation::relu: return x < 0 ? 0 : x;
-        case Activation::silu: return x / (1 + std::exp(-x));
-        case Activation::tanh: return std::tanh(x);
+        case Activation::relu:
+            return x < 0 ? 0 : x;
+        case Activation::silu:
+            return x / (1 + std::exp(-x));
+        case Activation::tanh:
+            return std::tanh(x);
     }
     return x;
 }
@@ -26,13 +31,18 @@ inline double activated(Activation activation, double x) {
 inline double activation_budget(Activation activation, double x) {
     switch (activation) {
         case Activation::none:
-        case Activation::relu: return 0;
-        case Activation::gelu_erf: return 4 * unit * std::fabs(x);
+        case Activation::relu:
+            return 0;
+        case Activation::gelu_erf:
+            return 4 * unit * std::fabs(x);
         // The argument of tanh errs by a few units of itself; where tanh still changes it is below 10.
-        case Activation::gelu_tanh: return 8 * unit * std::fabs(x);
+        case Activation::gelu_tanh:
+            return 8 * unit * std::fabs(x);
         // exp(-x) errs by |x| units, through the rounding of its argument.
-        case Activation::silu: return (6 + std::fabs(x)) * unit * std::fabs(activated(activation, x));
-        case Activation::tanh: return 8 * unit * std::fabs(activated(activation, x));
+        case Activation::silu:
+            return (6 + std::fabs(x)) * unit * std::fabs(activated(activation, x));
+        case Activation::tanh:
+            return 8 * unit * std::fabs(activated(activation, x));
     }
     return 0;
 }
@@ -51,7 +61,8 @@ inline Dot dot(const float* a, const float* b, size_t stride, size_t count, doub
     return {value, sum_budget(count + 1, absolute)};
 }
 
-inline constexpr Activation all_activations[] = {Activation::none, Activation::gelu_erf, Activation::gelu_tanh,
-                                                 Activation::relu, Activation::silu,     Activation::tanh};
+inline constexpr Activation all_activations[] = {Activation::none,      Activation::gelu_erf,
+                                                 Activation::gelu_tanh, Activation::relu,
+                                                 Activation::silu,      Activation::tanh};
 
 }  // namespace espalier::test

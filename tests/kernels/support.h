@@ -1,7 +1,6 @@
 // What the kernel tests share: seeded numbers, buffers that notice being overrun, and error budgets.
 #pragma once
 
-#define DOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -11,8 +10,10 @@
 #include <limits>
 #include <new>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "base/types.h"
 #include "kernels/cpu/isa.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -23,7 +24,7 @@ namespace espalier::test {
 
 // splitmix64: the same numbers on every machine and standard library.
 class Random {
-public:
+   public:
     explicit Random(uint64_t seed) : state_(seed) {}
     uint64_t next() {
         uint64_t z = state_ += 0x9e3779b97f4a7c15u;
@@ -43,13 +44,15 @@ public:
             sum += uniform(-1, 1);
         return sum * 0.8660254F;
     }
-    float small_integer(int most) { return static_cast<float>(static_cast<int>(between(0, 2 * most)) - most); }
+    float small_integer(int most) {
+        return static_cast<float>(static_cast<int>(between(0, 2 * most)) - most);
+    }
     template <typename T>
     T pick(std::initializer_list<T> choices) {
         return choices.begin()[next() % choices.size()];
     }
 
-private:
+   private:
     uint64_t state_;
 };
 
@@ -58,11 +61,11 @@ private:
 // using them shows) but not written. Values start at a multiple of 64 if `aligned`, else only of 16.
 template <typename T>
 class Buffer {
-public:
+   public:
     explicit Buffer(size_t count, size_t readable = 0, bool aligned = false)
         : count_(count), readable_(readable), start_(guard + (aligned ? 0 : 16)) {
         total_ = (start_ + (count + readable) * sizeof(T) + guard + 63) / 64 * 64;
-        bytes_ = static_cast<unsigned char*>(::operator new(total_, std::align_val_t{64}));
+        bytes_ = static_cast<unsigned char*>(::operator new (total_, std::align_val_t{64}));
         for (size_t i = 0; i < total_; ++i)
             bytes_[i] = canary(i);
         for (size_t i = 0; i < count; ++i)
@@ -73,7 +76,7 @@ public:
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() {
         poison(false);
-        ::operator delete(bytes_, std::align_val_t{64});
+        ::operator delete (bytes_, std::align_val_t{64});
     }
     T* data() { return reinterpret_cast<T*>(bytes_ + start_); }
     const T* data() const { return reinterpret_cast<const T*>(bytes_ + start_); }
@@ -95,10 +98,12 @@ public:
         return good;
     }
 
-private:
+   private:
     static constexpr size_t guard = 128;
     // As a float: NaN.
-    static unsigned char canary(size_t i) { return i % 4 == 3 ? 0x7f : static_cast<unsigned char>(0xa1 + i % 4); }
+    static unsigned char canary(size_t i) {
+        return i % 4 == 3 ? 0x7f : static_cast<unsigned char>(0xa1 + i % 4);
+    }
 
     void poison([[maybe_unused]] bool on) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -132,6 +137,12 @@ inline double sum_budget(size_t terms, double absolute_sum) {
     return (4.0 + 2.0 * std::sqrt(static_cast<double>(terms))) * unit * absolute_sum;
 }
 
+// doctest prints a std::string, but only the address of a const char*.
+template <typename T>
+std::string named(T value) {
+    return name_of(value);
+}
+
 inline bool same_bits(const float* a, const float* b, size_t count) {
     return count == 0 || std::memcmp(a, b, count * sizeof(float)) == 0;
 }
@@ -143,7 +154,7 @@ inline bool same_class(float a, float b) {
 
 // The largest share of its budget that any error took; over 1 is a failure.
 class Budget {
-public:
+   public:
     void add(double found, double expected, double allowed) {
         const double error = std::fabs(found - expected);
         const double share = error == 0 ? 0 : error / (allowed + std::numeric_limits<float>::denorm_min());
@@ -155,7 +166,7 @@ public:
     }
     double worst() const { return worst_; }
 
-private:
+   private:
     double worst_ = 0;
 };
 

@@ -15,7 +15,7 @@ if(ESPALIER_ONEDNN AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 # Wide instructions must stay in their own files.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|aarch64|arm64")
+if(NOT ESPALIER_SANITIZE AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|aarch64|arm64")
     add_test(NAME isa_symbols COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/isa_symbols.sh
         $<TARGET_OBJECTS:espalier_kernels> COMMAND_EXPAND_LISTS)
     set_tests_properties(isa_symbols PROPERTIES ENVIRONMENT NM=${CMAKE_NM} TIMEOUT 60)

@@ -25,7 +25,7 @@ const string kData = string(ESPALIER_TEST_DATA) + "/glue/";
 
 // A file with these bytes for as long as it lives.
 class TemporaryFile {
-public:
+   public:
     explicit TemporaryFile(const string& bytes)
         : path_(std::filesystem::temp_directory_path() /
                 ("espalier_glue_" + std::to_string(getpid()) + ".tsv")) {  // ctest runs cases side by side
@@ -34,7 +34,7 @@ public:
     ~TemporaryFile() { std::filesystem::remove(path_); }
     string path() const { return path_.string(); }
 
-private:
+   private:
     std::filesystem::path path_;
 };
 

@@ -82,10 +82,11 @@ typedef struct espalier_logger {
 
 typedef struct espalier_model_options {
     size_t struct_size;
-    const char* isa;              /* "scalar", "avx2", "avx512", "neon"; null: ESPALIER_ISA, else the best there is */
-    const char* backend;          /* "onednn", "native"; null: oneDNN where it is compiled in and has kernels for isa */
-    int use_mmap;                 /* 1; 0: read the file into memory */
-    int verify;                   /* 0; 1: check the hash of the payload too (reads the whole file) */
+    const char* isa; /* "scalar", "avx2", "avx512", "neon"; null: ESPALIER_ISA, else the best there is */
+    const char*
+        backend;  /* "onednn", "native"; null: oneDNN where it is compiled in and has kernels for isa */
+    int use_mmap; /* 1; 0: read the file into memory */
+    int verify;   /* 0; 1: check the hash of the payload too (reads the whole file) */
     espalier_allocator allocator; /* all null: the C library's */
     espalier_logger logger;       /* null: none */
 } espalier_model_options;
@@ -96,22 +97,24 @@ ESPALIER_API void espalier_model_options_init(espalier_model_options* options);
 ESPALIER_API espalier_status espalier_model_open(const char* path, const espalier_model_options* options,
                                                  espalier_model** model, espalier_error* error);
 /* `data` starts at a multiple of 64 and stays valid and unchanged until the model is closed. */
-ESPALIER_API espalier_status espalier_model_from_memory(const void* data, size_t bytes, const espalier_model_options* options,
+ESPALIER_API espalier_status espalier_model_from_memory(const void* data, size_t bytes,
+                                                        const espalier_model_options* options,
                                                         espalier_model** model, espalier_error* error);
 ESPALIER_API void espalier_model_close(espalier_model* model); /* null is fine */
 
 typedef struct espalier_model_info {
     size_t struct_size;
-    uint32_t hidden;       /* width of hidden states and embeddings */
+    uint32_t hidden; /* width of hidden states and embeddings */
     uint32_t blocks;
     uint32_t vocabulary;
-    uint32_t max_tokens;   /* of one sequence, special tokens included */
-    uint32_t heads;        /* classifiers and regressions by name */
-    uint32_t forests;      /* tree parts in all blocks: what routes are reported for */
-    uint64_t stored_neurons, active_neurons; /* of the feed-forward parts of all blocks; active: computed for one token */
+    uint32_t max_tokens; /* of one sequence, special tokens included */
+    uint32_t heads;      /* classifiers and regressions by name */
+    uint32_t forests;    /* tree parts in all blocks: what routes are reported for */
+    uint64_t stored_neurons,
+        active_neurons; /* of the feed-forward parts of all blocks; active: computed for one token */
     uint64_t parameters;
     uint64_t file_bytes, prepared_bytes; /* prepared: memory that the model holds beside the file */
-    const char* isa;       /* the kernels that run */
+    const char* isa;                     /* the kernels that run */
     const char* backend;
 } espalier_model_info;
 
@@ -126,7 +129,8 @@ typedef struct espalier_head_info {
     uint32_t labels; /* 0 or outputs */
 } espalier_head_info;
 
-ESPALIER_API espalier_status espalier_model_get_head(const espalier_model* model, uint32_t head, espalier_head_info* info);
+ESPALIER_API espalier_status espalier_model_get_head(const espalier_model* model, uint32_t head,
+                                                     espalier_head_info* info);
 /* Null where there is no such label. */
 ESPALIER_API const char* espalier_model_label(const espalier_model* model, uint32_t head, uint32_t label);
 
@@ -144,9 +148,9 @@ enum { ESPALIER_PLAIN_SPECIAL_TOKENS = 1 }; /* "[SEP]" in a text is five charact
 /* Writes the ids of a text or pair with its special tokens, and the types (0, or 1 for the second text; may
  * be null), at most `capacity` of them; *count is how many. A text longer than the model's limit (or than
  * capacity) is truncated, the longer text of a pair first; *truncated (may be null) says so. */
-ESPALIER_API espalier_status espalier_tokenize(espalier_context* context, const espalier_text* text, uint32_t flags, int32_t* ids,
-                                               uint8_t* types, size_t capacity, size_t* count, int* truncated,
-                                               espalier_error* error);
+ESPALIER_API espalier_status espalier_tokenize(espalier_context* context, const espalier_text* text,
+                                               uint32_t flags, int32_t* ids, uint8_t* types, size_t capacity,
+                                               size_t* count, int* truncated, espalier_error* error);
 
 /* ---- contexts ---- */
 
@@ -157,14 +161,16 @@ typedef struct espalier_context_options {
     uint32_t max_sequences; /* of one call; 0: 64, or max_tokens if that is less */
     void* arena;            /* the caller's memory of arena_bytes, at a multiple of 64; null: allocated */
     size_t arena_bytes;
-    const int* cancel;      /* if not null: a call stops soon after this becomes non-zero (written atomically) */
+    const int* cancel; /* if not null: a call stops soon after this becomes non-zero (written atomically) */
 } espalier_context_options;
 
 ESPALIER_API void espalier_context_options_init(espalier_context_options* options);
 /* The arena's size for these options: all working memory of the context's own code. */
-ESPALIER_API espalier_status espalier_context_bytes(const espalier_model* model, const espalier_context_options* options,
-                                                    size_t* bytes, espalier_error* error);
-ESPALIER_API espalier_status espalier_context_create(const espalier_model* model, const espalier_context_options* options,
+ESPALIER_API espalier_status espalier_context_bytes(const espalier_model* model,
+                                                    const espalier_context_options* options, size_t* bytes,
+                                                    espalier_error* error);
+ESPALIER_API espalier_status espalier_context_create(const espalier_model* model,
+                                                     const espalier_context_options* options,
                                                      espalier_context** context, espalier_error* error);
 ESPALIER_API void espalier_context_destroy(espalier_context* context); /* null is fine */
 
@@ -179,45 +185,47 @@ typedef struct espalier_batch {
 } espalier_batch;
 
 /* Last hidden states: [tokens, hidden]. */
-ESPALIER_API espalier_status espalier_encode(espalier_context* context, const espalier_batch* batch, float* hidden,
-                                             espalier_error* error);
+ESPALIER_API espalier_status espalier_encode(espalier_context* context, const espalier_batch* batch,
+                                             float* hidden, espalier_error* error);
 /* Pooled vectors: [sequences, hidden], of length 1 where the model says so (or has no head). */
-ESPALIER_API espalier_status espalier_embed(espalier_context* context, const espalier_batch* batch, float* vectors,
-                                            espalier_error* error);
+ESPALIER_API espalier_status espalier_embed(espalier_context* context, const espalier_batch* batch,
+                                            float* vectors, espalier_error* error);
 /* A head's outputs: [sequences, outputs]; logits, or the value of a regression. */
-ESPALIER_API espalier_status espalier_score(espalier_context* context, const espalier_batch* batch, uint32_t head, float* logits,
-                                            espalier_error* error);
+ESPALIER_API espalier_status espalier_score(espalier_context* context, const espalier_batch* batch,
+                                            uint32_t head, float* logits, espalier_error* error);
 
 /* The same from text, one at a time. Truncation is reported where `truncated` is not null. */
-ESPALIER_API espalier_status espalier_embed_text(espalier_context* context, const espalier_text* text, float* vector,
-                                                 int* truncated, espalier_error* error);
+ESPALIER_API espalier_status espalier_embed_text(espalier_context* context, const espalier_text* text,
+                                                 float* vector, int* truncated, espalier_error* error);
 
 typedef struct espalier_classification {
-    uint32_t label;     /* index of the largest logit */
-    float probability;  /* its softmax; 1 for a regression */
-    const char* name;   /* the label's name, or null; lives as long as the model */
+    uint32_t label;    /* index of the largest logit */
+    float probability; /* its softmax; 1 for a regression */
+    const char* name;  /* the label's name, or null; lives as long as the model */
     int truncated;
 } espalier_classification;
 
 /* logits may be null, else [outputs]. */
-ESPALIER_API espalier_status espalier_classify_text(espalier_context* context, const espalier_text* text, uint32_t head,
-                                                    espalier_classification* result, float* logits, espalier_error* error);
+ESPALIER_API espalier_status espalier_classify_text(espalier_context* context, const espalier_text* text,
+                                                    uint32_t head, espalier_classification* result,
+                                                    float* logits, espalier_error* error);
 
 /* ---- looking inside ---- */
 
 typedef struct espalier_routes {
     size_t struct_size;
-    uint32_t block, part;  /* where the forest stands */
+    uint32_t block, part; /* where the forest stands */
     uint32_t trees;
-    uint32_t leaves;       /* of one tree */
-    size_t tokens;         /* of the last call */
-    const uint32_t* leaf;  /* [tokens, trees]: which leaf (last node) each token reached */
-    const float* margin;   /* [tokens, trees]: the smallest |test value| of the walk */
+    uint32_t leaves;      /* of one tree */
+    size_t tokens;        /* of the last call */
+    const uint32_t* leaf; /* [tokens, trees]: which leaf (last node) each token reached */
+    const float* margin;  /* [tokens, trees]: the smallest |test value| of the walk */
 } espalier_routes;
 
 /* Where the tokens of the last successful call went in forest `forest` (0 .. info.forests - 1). Valid until
  * the next call on the context. Set routes->struct_size first. */
-ESPALIER_API espalier_status espalier_get_routes(const espalier_context* context, uint32_t forest, espalier_routes* routes);
+ESPALIER_API espalier_status espalier_get_routes(const espalier_context* context, uint32_t forest,
+                                                 espalier_routes* routes);
 
 /* Called after the embedding (layer 0) and after each block (1 ..), on the calling thread, with the hidden
  * states [tokens, hidden]. Null: no more calls. */

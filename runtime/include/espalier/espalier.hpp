@@ -16,7 +16,8 @@ namespace espalier::api {
 
 class Exception : public std::runtime_error {
    public:
-    explicit Exception(const espalier_error& error) : std::runtime_error(error.message), status_(error.status) {}
+    explicit Exception(const espalier_error& error)
+        : std::runtime_error(error.message), status_(error.status) {}
     espalier_status status() const noexcept { return status_; }
 
    private:
@@ -82,9 +83,12 @@ class Context {
         check(espalier_context_create, model.get(), options, &context);
         handle_.reset(context);
     }
-    Classification classify(std::string_view text, unsigned head = 0) { return classify_text({text.data(), text.size(), nullptr, 0}, head); }
+    Classification classify(std::string_view text, unsigned head = 0) {
+        return classify_text({text.data(), text.size(), nullptr, 0}, head);
+    }
     Classification classify(std::string_view text, std::string_view pair, unsigned head = 0) {
-        return classify_text({text.data(), text.size(), pair.data() != nullptr ? pair.data() : "", pair.size()}, head);
+        return classify_text(
+            {text.data(), text.size(), pair.data() != nullptr ? pair.data() : "", pair.size()}, head);
     }
     std::vector<float> embed(std::string_view text) {
         const espalier_text input{text.data(), text.size(), nullptr, 0};
