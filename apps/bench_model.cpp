@@ -24,7 +24,7 @@ double milliseconds_since(Clock::time_point start) {
 }
 
 struct Options {
-    std::string file, synthetic, ffn, precision = "f32";
+    std::string file, synthetic, ffn;
     std::vector<std::string> against;
     uint32_t ids = 128, batch = 1;
     double seconds = 3;
@@ -165,7 +165,7 @@ std::vector<Subject> make_subjects(const Options& options) {
     if (options.file.empty())
         specs.insert(specs.begin(),
                      options.ffn.empty() ? "dense:" + std::to_string(shape.dense_width) : options.ffn);
-    const Precision precision = precision_named(options.precision);
+    const Precision precision = precision_named(options.common.precision);
     for (const std::string& spec : specs) {
         const std::string name =
             (options.file.empty() ? options.synthetic : "same shape") + " " + spec + ", random";
@@ -285,9 +285,6 @@ void add_bench_model(CLI::App& bench, Runner& run) {
         ->add_option("--against", options->against,
                      "Also time, alternately, the same shape with these parts and random weights")
         ->delimiter(',');
-    command->add_option("--precision", options->precision, "Stored numbers of random-weight models")
-        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
-        ->capture_default_str();
     command->add_option("--ids", options->ids, "Tokens of a sequence")
         ->check(CLI::Range(1u, 1u << 20))
         ->capture_default_str();
@@ -300,6 +297,8 @@ void add_bench_model(CLI::App& bench, Runner& run) {
     command->add_flag("--serve", options->serve,
                       "Read lines LENGTH REPEATS, answer each with a JSON line of times");
     add_common(*command, options->common, true);
+    command->get_option("--precision")
+        ->description("Stored numbers of random-weight models; arithmetic is f32");
     command->callback([options, file, synthetic, &run] {
         if (file->empty() && synthetic->empty()) throw CLI::RequiredError("FILE or --synthetic");
         run = [options] { return bench_model(*options); };

@@ -18,6 +18,11 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
     command.add_option("--backend", options.backend, "Dense layers by oneDNN or by our own kernels")
         ->check(CLI::IsMember({"onednn", "native"}));
     command.add_option("--device", options.device, "cpu (this build has no other)")->capture_default_str();
+    command
+        .add_option("--precision", options.precision,
+                    "Arithmetic (this version: f32 whatever the file stores)")
+        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
+        ->capture_default_str();
     command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
     if (json) command.add_flag("--json", options.json, "JSON to stdout");
 }
@@ -34,6 +39,10 @@ ModelOptions model_options(const CommonOptions& options) {
 }
 
 std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options) {
+    if (options.precision != "f32")
+        throw Error(Status::unsupported,
+                    "--precision: expected f32 (this version computes in no other), found %s",
+                    options.precision.c_str());
     return Model::open(path.c_str(), model_options(options));
 }
 

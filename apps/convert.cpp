@@ -29,8 +29,6 @@ int convert(const Options& options) {
                                                       : options.origin);
     spec.licence = import->keep(options.licence.empty() ? "not stated" : options.licence);
     spec.producer = import->keep(version_text());
-    for (const std::string& note : import->notes)
-        std::fprintf(stderr, "%s\n", note.c_str());
 
     std::optional<Progress> progress;
     write_model(options.target.c_str(), spec, store(*import, precision),
@@ -40,6 +38,8 @@ int convert(const Options& options) {
                     before = done;
                 });
     progress.reset();
+    for (const std::string& note : import->notes)
+        std::fprintf(stderr, "%s\n", note.c_str());
     // What was written is read back as a stranger would, hash included.
     const ModelFile written = ModelFile::open(options.target.c_str());
     written.verify_payload();

@@ -139,13 +139,19 @@ Record DirectoryParser::record(const SectionView& section, uint64_t index) const
     return result;
 }
 
-std::string_view DirectoryParser::string(const layout::StringRecord& record, const char* what) const {
+std::string_view DirectoryParser::string(const layout::StringRecord& record, const char* what) {
     const SectionView& strings = section(layout::Section::strings, layout::max_string_bytes, 1);
     const uint64_t end = uint64_t{record.offset} + record.bytes;
     if (strings.record_bytes != 1 || end > strings.count)
         throw Error(Status::bad_model,
                     "%s: %s: string at %u of %u bytes lies outside the strings section of %llu bytes",
                     file_.source_, what, record.offset, record.bytes, wide(strings.count));
+    // Otherwise many records could name the same megabytes, and whoever copies or compares them pays each time.
+    string_bytes_ += record.bytes;
+    if (string_bytes_ > strings.count)
+        throw Error(Status::bad_model,
+                    "%s: %s: expected strings of at most %llu bytes in all (their section), found more",
+                    file_.source_, what, wide(strings.count));
     return {reinterpret_cast<const char*>(bytes_.data() + strings.offset + record.offset), record.bytes};
 }
 
@@ -240,7 +246,7 @@ void DirectoryParser::read_heads() {
 }
 
 TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t index,
-                                        uint64_t& position) const {
+                                        uint64_t& position) {
     const char* source = file_.source_;
     TensorView view;
     view.name = string(r.name, "tensor name");

@@ -32,15 +32,16 @@ class DirectoryParser {
     void read_heads();
     void read_labels();
     void read_tensors();
-    TensorView read_tensor(const layout::TensorRecord& record, uint64_t index, uint64_t& position) const;
+    TensorView read_tensor(const layout::TensorRecord& record, uint64_t index, uint64_t& position);
     const SectionView& section(layout::Section kind, uint64_t cap, uint64_t record_bytes) const;
     template <typename Record>
     Record record(const SectionView& section, uint64_t index) const;
-    std::string_view string(const layout::StringRecord& record, const char* what) const;
+    std::string_view string(const layout::StringRecord& record, const char* what);
 
     ModelFile& file_;
     std::span<const std::byte> bytes_;
     layout::FileHeader header_{};
+    uint64_t string_bytes_ = 0;                               // of all strings so far
     std::array<SectionView, known_sections + 1> sections_{};  // by kind; 0 is not used
 };
 

@@ -8,9 +8,9 @@
 //                                     heads    n x HeadRecord      named heads on the pooled vector
 //                                     labels   n x StringRecord    the labels of all heads, in order
 //                                     tensors  n x TensorRecord    sorted by position
-//                                     strings  UTF-8 bytes         what StringRecords point into
-//   payload_offset  tensors         each at a multiple of 64, in the order of their records, gaps < 64 zero
-//   bytes
+//                                     strings  UTF-8 bytes         what StringRecords point into; all of them
+//                                                                  together are no longer than this
+//   payload_offset  tensors         each at a multiple of 64, in the order of their records; gaps are zeros
 //                   end padding     64 KiB of zeros, so that a kernel may load or prefetch whole vectors past
 //                                   the last row, and so that no page size (Arm: up to 64 KiB) shares a
 //                                   tensor's last page with another file

@@ -139,6 +139,9 @@ void check_part(const ModelSpec& s, uint64_t index, const Checker& check) {
     check.range("part", index, "trees", p.trees, 1, 1u << 16);
     check.range("part", index, "depth", p.depth, 0, layout::max_depth);
     check.range("part", index, "leaf_width", p.leaf_width, 0, 1u << 20);
+    // Such a part would hold no tensor, and yet ask for memory by the tree and token.
+    if (p.kind == PartKind::leaf_forest && p.leaf_width == 0 && !p.has(part_flag::output_bias))
+        check.fail("part", index, "leaf_width: expected neurons or an output bias, found neither");
     // All rows of one tensor: trees * 2^24 * leaf_width < 2^60 cannot wrap; times hidden is checked later.
     check.range("part", index, "stored neurons", p.stored_neurons(), 0, uint64_t{1} << 32);
     check.range("part", index, "nodes of all trees", p.trees * p.nodes_per_tree(), 0, uint64_t{1} << 30);

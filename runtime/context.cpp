@@ -191,9 +191,12 @@ void Context::check_cancelled() const {
 
 std::span<const float> Context::encode(const Batch& batch) {
     check(batch);
-    tokens_ = 0;  // routes of a call that fails half-way mean nothing
-    run(batch);
-    tokens_ = batch.tokens();
+    try {
+        run(batch);
+    } catch (...) {
+        tokens_ = 0;  // routes of a call that failed half-way mean nothing
+        throw;
+    }
     return {work_.x, batch.tokens() * model_.spec().hidden};
 }
 

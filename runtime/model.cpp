@@ -70,8 +70,6 @@ void Model::open_tokenizer() {
         throw Error(Status::bad_model,
                     "%s: tensors tokenizer.offsets and tokenizer.bytes: expected u32 and u8, found %s and %s",
                     file_.source(), name_of(offsets.type), name_of(bytes.type));
-    vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()),
-                        std::span(bytes.as<char>(), bytes.elements()), memory_);
     WordPieceOptions options;
     options.clean_text = (t.flags & tokenizer_flag::clean_text) != 0;
     options.split_cjk = (t.flags & tokenizer_flag::split_cjk) != 0;
@@ -84,7 +82,13 @@ void Model::open_tokenizer() {
     options.sep = t.sep;
     options.pad = t.pad;
     options.mask = t.mask;
-    tokenizer_.emplace(*vocabulary_, options);
+    try {
+        vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()),
+                            std::span(bytes.as<char>(), bytes.elements()), memory_);
+        tokenizer_.emplace(*vocabulary_, options);
+    } catch (const Error& error) {
+        throw Error(error.status(), "%s: %s", file_.source(), error.what());  // a tokenizer knows no file
+    }
 }
 
 const WordPiece& Model::tokenizer() const {

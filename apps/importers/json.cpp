@@ -14,7 +14,12 @@ JsonFile::JsonFile(const std::string& path) : name_(path) {
     std::ifstream file(path, std::ios::binary);
     if (!file) throw Error(Status::io, "%s: cannot open: %s", path.c_str(), std::strerror(errno));
     try {
-        value_ = nlohmann::json::parse(file);
+        value_ = nlohmann::json::parse(file, [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
+            if (depth > max_json_depth)
+                throw Error(Status::bad_model, "%s: expected at most %d levels of JSON, found more", path.c_str(),
+                            max_json_depth);
+            return true;
+        });
     } catch (const nlohmann::json::exception& error) {
         throw Error(Status::bad_model, "%s: not valid JSON: %s", path.c_str(), error.what());
     }

@@ -6,6 +6,9 @@
 
 namespace espalier {
 
+// Far deeper than any checkpoint's: the JSON library recurses where it copies and prints values.
+inline constexpr int max_json_depth = 64;
+
 // A parsed file that knows its name for messages.
 class JsonFile {
    public:

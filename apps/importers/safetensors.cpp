@@ -4,6 +4,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "apps/importers/json.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/float16.h"
@@ -27,6 +28,9 @@ nlohmann::json parse_header(std::string_view text, const std::string& path) {
     std::set<std::string> names;
     std::string twice;
     const auto watch = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+        if (depth > max_json_depth)
+            throw Error(Status::bad_model, "%s: header: expected at most %d levels of JSON, found more",
+                        path.c_str(), max_json_depth);
         if (depth == 1 && event == nlohmann::json::parse_event_t::key &&
             !names.insert(value.get<std::string>()).second)
             twice = value.get<std::string>();

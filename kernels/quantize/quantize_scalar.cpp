@@ -15,9 +15,10 @@ float row_scale(const float* row, size_t count) {
 
 void quantize_row(const float* row, float scale, int8_t* target, size_t count) {
     for (size_t i = 0; i < count; ++i) {
-        // nearbyint rounds to nearest even in the default mode. The quotient of the largest value can round
-        // to 127.00001 but not to 128.
-        target[i] = scale > 0 ? static_cast<int8_t>(std::nearbyint(row[i] / scale)) : int8_t{0};
+        // nearbyint rounds to nearest even in the default mode. Only a subnormal scale, itself rounded to few
+        // bits, lets the largest values pass 127.
+        const float steps = scale > 0 ? std::nearbyint(row[i] / scale) : 0.0F;
+        target[i] = static_cast<int8_t>(std::fmin(std::fmax(steps, -127.0F), 127.0F));
     }
 }
 

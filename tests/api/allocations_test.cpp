@@ -116,7 +116,8 @@ struct Session {
             size_t count = 0;
             espalier_classification result;
             espalier_error error;
-            good += espalier_tokenize(context, &pair, 0, ids, types, 16, &count, nullptr, &error) == ESPALIER_OK;
+            good +=
+                espalier_tokenize(context, &pair, 0, ids, types, 16, &count, nullptr, &error) == ESPALIER_OK;
             const uint32_t offsets[] = {0, static_cast<uint32_t>(count)};
             const espalier_batch batch{ids, types, offsets, 1};
             good += espalier_embed_text(context, &one, out, nullptr, &error) == ESPALIER_OK;
@@ -160,8 +161,8 @@ TEST_CASE("oneDNN: a warm context allocates a bounded number of times a dense la
     counter = {};
     // Per text: four encodings of 2 x 2 projections and 2 x 2 dense layers, and two heads of two layers.
     const size_t layers = texts().size() * (4 * 8 + 2 * 2);
-    MESSAGE(counted.taken, " allocations in ", layers, " dense layers: ",
-            static_cast<double>(counted.taken) / static_cast<double>(layers), " each");
+    MESSAGE(counted.taken, " allocations in ", layers,
+            " dense layers: ", static_cast<double>(counted.taken) / static_cast<double>(layers), " each");
     CHECK(counted.taken == counted.freed);
     CHECK(counted.taken <= 16 * layers);
 }
@@ -180,7 +181,8 @@ TEST_CASE("native: every allocation may fail, operator new's too: a status, noth
         const espalier_text text{"the tree", 8, "leaf", 4};
         auto status = espalier_model_from_memory(data, bytes, &options, &model, &error);
         if (status == ESPALIER_OK) status = espalier_context_create(model, nullptr, &context, &error);
-        if (status == ESPALIER_OK) status = espalier_classify_text(context, &text, 0, &result, nullptr, &error);
+        if (status == ESPALIER_OK)
+            status = espalier_classify_text(context, &text, 0, &result, nullptr, &error);
         espalier_context_destroy(context);
         espalier_model_close(model);
         return status;

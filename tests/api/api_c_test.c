@@ -78,10 +78,11 @@ static void test_tokenize(void) {
     CHECK(count == 5 && types[0] == 0 && types[2] == 0 && types[3] == 1 && types[4] == 1);
     text = text_of("a b c d a b c d a b c d a b c d a b c d");
     for (i = 0; i < most_tokens + 4; ++i) ids[i] = -7;
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens + 4, &count, &truncated, &error), ESPALIER_OK);
-    CHECK(count == most_tokens && truncated == 1 && ids[most_tokens - 1] == 3 && ids[most_tokens] == -7);
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 3, &count, &truncated, &error), ESPALIER_OK);
-    CHECK(count == 3 && truncated == 1);
+    /* Nothing is written beyond the capacity; what stands between count and capacity is anyone's guess. */
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens + 3, &count, &truncated, &error), ESPALIER_OK);
+    CHECK(count == most_tokens && truncated == 1 && ids[most_tokens - 1] == 3 && ids[most_tokens + 3] == -7);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids + 16, NULL, 3, &count, &truncated, &error), ESPALIER_OK);
+    CHECK(count == 3 && truncated == 1 && ids[most_tokens + 3] == -7);
     /* No room for [CLS] and [SEP]. */
     CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 1, &count, &truncated, &error), ESPALIER_INVALID_ARGUMENT);
     CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 0, &count, &truncated, &error), ESPALIER_INVALID_ARGUMENT);

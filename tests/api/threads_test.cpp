@@ -113,7 +113,8 @@ TEST_CASE("a sequence's result does not depend on the batch it is packed in") {
                 found.insert(found.end(), part.begin(), part.end());
             }
             check_same(backend, expected, found);
-            if (backend != "native") MESSAGE("onednn, ", step, " a batch: ", largest_difference(expected, found));
+            if (backend != "native")
+                MESSAGE("onednn, ", step, " a batch: ", largest_difference(expected, found));
         }
     }
 }

@@ -192,9 +192,14 @@ TEST_CASE("config.json") {
 TEST_CASE("files that are not JSON, or missing") {
     const Conversion c;
     const std::string good = read_file(c.bert + "/config.json");
-    const std::string deep = "{\"hidden_size\":" + std::string(300000, '[') + std::string(300000, ']') + "}";
+    for (const char* key : {"hidden_size", "ffn", "head", "model_type"}) {
+        const std::string entry = "{\"" + std::string(key) + "\": ";
+        write_file(c.bert + "/config.json",
+                   entry + std::string(300000, '[') + std::string(300000, ']') + "}");
+        c.refuses({"config.json", "levels"});
+    }
     for (const std::string& text : {std::string(), std::string("{"), std::string("[1]"), std::string("null"),
-                                    good + "x", std::string("{\"a\": \xff}"), deep}) {
+                                    good + "x", std::string("{\"a\": \xff}")}) {
         write_file(c.bert + "/config.json", text);
         c.refuses({"config.json"});
     }

@@ -107,6 +107,7 @@ TEST_CASE("sections") {
         {{"kind 7", "missing"}, [](Patch& p) { p.section(Section::strings).kind = 99; }},
         {{"strings"}, [](Patch& p) { p.model().name.offset = 0xffffffff; }},
         {{"licence", "strings"}, [](Patch& p) { p.model().licence.bytes = 0xffffffff; }},
+        {{"name", "in all"}, [](Patch& p) { p.model().name = {0, uint32_t(p.section(Section::strings).count)}; }},
     });
 }
 
@@ -212,6 +213,7 @@ TEST_CASE("parts") {
         {{"part 1", "depth"}, [](Patch& p) { p.part(1).depth = 25; }},
         {{"part 1", "depth"}, [](Patch& p) { p.part(1).depth = 64; }},
         {{"part 1", "leaf_width"}, [](Patch& p) { p.part(1).leaf_width = (1u << 20) + 1; }},
+        {{"part 1", "leaf_width", "neither"}, [](Patch& p) { p.part(1).leaf_width = p.part(1).flags = 0; }},
         {{"part 1", "stored neurons"},
          [](Patch& p) { p.part(1).depth = 24, p.part(1).leaf_width = 1u << 20; }},
         {{"part 1", "nodes of all trees"},
@@ -236,7 +238,7 @@ TEST_CASE("heads and labels") {
         {{"head 0", "labels", "lie outside"}, [](Patch& p) { p.head(0).label_count = 0xffffffff; }},
         {{"head 1", "lie outside"}, [](Patch& p) { p.head(1).first_label = 0xffffffff; }},
         {{"head 0", "first_label"}, [](Patch& p) { p.head(0).first_label = p.head(0).label_count = 1; }},
-        {{"head 1", "name", "exists"}, [](Patch& p) { p.head(1).name = p.head(0).name; }},
+        {{"head 1", "name", "exists"}, [](Patch& p) { p.head(0).name = p.head(1).name; }},
         {{"head", "strings"}, [](Patch& p) { p.head(1).name.offset = 0xffffffff; }},
         {{"label", "strings"}, [](Patch& p) { p.label(1).bytes = 0xffffffff; }},
     });

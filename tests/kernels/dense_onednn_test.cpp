@@ -107,7 +107,8 @@ TEST_CASE("oneDNN: no row count falls to another implementation") {
             MESSAGE(inputs, " -> ", outputs, ": ", name, " for ", rows.size(), " row counts, ", *rows.begin(),
                     " to ", *rows.rbegin());
             CHECK(name.find("ref") == std::string::npos);
-            CHECK(name.find("gemm:jit") == std::string::npos);
+            // With AVX2 alone oneDNN 2.6 has nothing better, for any row count.
+            if (chosen_isa("") == Isa::avx512) CHECK(name.find("gemm:jit") == std::string::npos);
         }
         CHECK(names.size() == 1);
     }
