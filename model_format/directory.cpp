@@ -146,7 +146,8 @@ std::string_view DirectoryParser::string(const layout::StringRecord& record, con
         throw Error(Status::bad_model,
                     "%s: %s: string at %u of %u bytes lies outside the strings section of %llu bytes",
                     file_.source_, what, record.offset, record.bytes, wide(strings.count));
-    // Otherwise many records could name the same megabytes, and whoever copies or compares them pays each time.
+    // Otherwise many records could name the same megabytes, and whoever copies or compares them pays each
+    // time.
     string_bytes_ += record.bytes;
     if (string_bytes_ > strings.count)
         throw Error(Status::bad_model,
@@ -245,8 +246,7 @@ void DirectoryParser::read_heads() {
     }
 }
 
-TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t index,
-                                        uint64_t& position) {
+TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t index, uint64_t& position) {
     const char* source = file_.source_;
     TensorView view;
     view.name = string(r.name, "tensor name");

@@ -1,6 +1,8 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "tests/skip.h"
 
 namespace espalier::test {
@@ -10,7 +12,7 @@ bool skipped_any = false;
 
 void skip(const char* why) {
     skipped_any = true;
-    MESSAGE("skipped: ", why);
+    MESSAGE("skipped: ", std::string(why));  // a const char* is printed as an address
 }
 
 }  // namespace espalier::test

@@ -16,8 +16,8 @@ JsonFile::JsonFile(const std::string& path) : name_(path) {
     try {
         value_ = nlohmann::json::parse(file, [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
             if (depth > max_json_depth)
-                throw Error(Status::bad_model, "%s: expected at most %d levels of JSON, found more", path.c_str(),
-                            max_json_depth);
+                throw Error(Status::bad_model, "%s: expected at most %d levels of JSON, found more",
+                            path.c_str(), max_json_depth);
             return true;
         });
     } catch (const nlohmann::json::exception& error) {

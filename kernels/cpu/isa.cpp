@@ -1,5 +1,9 @@
 #include "kernels/cpu/isa.h"
 
+#if defined(ESPALIER_X86)
+#include <cpuid.h>
+#endif
+
 #include <array>
 
 namespace espalier {
@@ -16,6 +20,14 @@ struct Available {
         }
     }
 };
+
+#if defined(ESPALIER_X86)
+// Clang 14's __builtin_cpu_supports does not know this one. Its registers are AVX's, asked for elsewhere.
+bool has_f16c() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 }  // namespace
 
@@ -48,8 +60,7 @@ bool isa_available(Isa isa) {
         // __builtin_cpu_supports reads CPUID and XGETBV: a system that does not save the registers counts as
         // without.
         case Isa::avx2:
-            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                   __builtin_cpu_supports("f16c");
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
         case Isa::avx512:
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&

@@ -38,7 +38,7 @@ struct LeafForest {
                                 // sums across lanes
     const float* up_bias = nullptr;  // [trees, 2^depth, padded_width], or null
     const float* down = nullptr;     // [trees, 2^depth, leaf_width, hidden]; readable 64 floats past its end
-    const float* leaf_bias = nullptr;  // [trees, 2^depth, hidden], or null
+    const float* leaf_bias = nullptr;  // [trees, 2^depth, hidden], or null; readable as `down` is
 
     size_t leaves() const { return size_t{1} << depth; }
 };

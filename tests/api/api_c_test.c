@@ -17,7 +17,8 @@ static void test_version_and_names(void) {
     CHECK(strcmp(espalier_version(), "0.1.0") == 0);
     CHECK(strcmp(espalier_status_name(ESPALIER_OK), "ok") == 0);
     CHECK(strcmp(espalier_status_name(ESPALIER_TOO_LONG), "too_long") == 0);
-    for (status = -3; status < 100; ++status) CHECK(espalier_status_name((espalier_status)status) != NULL);
+    for (status = -3; status < 100; ++status)
+        CHECK(espalier_status_name((espalier_status)status) != NULL);
 }
 
 static void test_info(void) {
@@ -28,7 +29,8 @@ static void test_info(void) {
     memset(&info, 0x77, sizeof(info));
     info.struct_size = sizeof(info);
     CHECK(espalier_model_get_info(model, &info) == ESPALIER_OK);
-    CHECK(info.hidden == hidden && info.blocks == 2 && info.vocabulary == 24 && info.max_tokens == most_tokens);
+    CHECK(info.hidden == hidden && info.blocks == 2 && info.vocabulary == 24 &&
+          info.max_tokens == most_tokens);
     CHECK(info.heads == 2 && info.forests == 2 && info.file_bytes == bytes);
     CHECK(info.active_neurons > 0 && info.stored_neurons > info.active_neurons && info.parameters > 0);
     CHECK(strlen(info.isa) > 0 && strlen(info.backend) > 0);
@@ -44,7 +46,8 @@ static void test_info(void) {
 
     head.struct_size = sizeof(head);
     CHECK(espalier_model_get_head(model, 0, &head) == ESPALIER_OK);
-    CHECK(strcmp(head.name, "sentiment") == 0 && head.outputs == 2 && !head.is_regression && head.labels == 2);
+    CHECK(strcmp(head.name, "sentiment") == 0 && head.outputs == 2 && !head.is_regression &&
+          head.labels == 2);
     CHECK(espalier_model_get_head(model, 1, &head) == ESPALIER_OK);
     CHECK(strcmp(head.name, "score") == 0 && head.outputs == 1 && head.is_regression && head.labels == 0);
     CHECK(espalier_model_get_head(model, 2, &head) == ESPALIER_INVALID_ARGUMENT);
@@ -63,37 +66,49 @@ static void test_tokenize(void) {
     size_t count = 99, i;
     int truncated = -1;
     espalier_text text = text_of("The tree.");
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error), ESPALIER_OK);
-    CHECK(count == 5 && truncated == 0 && ids[0] == 2 && ids[1] == 5 && ids[2] == 6 && ids[3] == 20 && ids[4] == 3);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error),
+                 ESPALIER_OK);
+    CHECK(count == 5 && truncated == 0 && ids[0] == 2 && ids[1] == 5 && ids[2] == 6 && ids[3] == 20 &&
+          ids[4] == 3);
     text = text_of("[SEP]");
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens, &count, NULL, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens, &count, NULL, &error),
+                 ESPALIER_OK);
     CHECK(count == 3 && ids[1] == 3);
-    CHECK_STATUS(espalier_tokenize(context, &text, ESPALIER_PLAIN_SPECIAL_TOKENS, ids, NULL, most_tokens, &count, NULL, &error),
+    CHECK_STATUS(espalier_tokenize(context, &text, ESPALIER_PLAIN_SPECIAL_TOKENS, ids, NULL, most_tokens,
+                                   &count, NULL, &error),
                  ESPALIER_OK);
     CHECK(count == 5 && ids[1] == 1);
     text = text_of("a");
     text.pair = "b";
     text.pair_bytes = 1;
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error),
+                 ESPALIER_OK);
     CHECK(count == 5 && types[0] == 0 && types[2] == 0 && types[3] == 1 && types[4] == 1);
     text = text_of("a b c d a b c d a b c d a b c d a b c d");
-    for (i = 0; i < most_tokens + 4; ++i) ids[i] = -7;
+    for (i = 0; i < most_tokens + 4; ++i)
+        ids[i] = -7;
     /* Nothing is written beyond the capacity; what stands between count and capacity is anyone's guess. */
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens + 3, &count, &truncated, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, most_tokens + 3, &count, &truncated, &error),
+                 ESPALIER_OK);
     CHECK(count == most_tokens && truncated == 1 && ids[most_tokens - 1] == 3 && ids[most_tokens + 3] == -7);
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids + 16, NULL, 3, &count, &truncated, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids + 16, NULL, 3, &count, &truncated, &error),
+                 ESPALIER_OK);
     CHECK(count == 3 && truncated == 1 && ids[most_tokens + 3] == -7);
     /* No room for [CLS] and [SEP]. */
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 1, &count, &truncated, &error), ESPALIER_INVALID_ARGUMENT);
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 0, &count, &truncated, &error), ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 1, &count, &truncated, &error),
+                 ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, NULL, 0, &count, &truncated, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     CHECK(count == 3);
     /* Empty, with and without a pointer; not UTF-8; a zero inside. */
     memset(&text, 0, sizeof(text));
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error),
+                 ESPALIER_OK);
     CHECK(count == 2 && truncated == 0);
     text.text = "\xff\xc0\x80\0\xed\xa0\x80";
     text.bytes = 7;
-    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error), ESPALIER_OK);
+    CHECK_STATUS(espalier_tokenize(context, &text, 0, ids, types, most_tokens, &count, &truncated, &error),
+                 ESPALIER_OK);
     CHECK(count >= 2);
 }
 
@@ -104,7 +119,8 @@ static void test_texts(void) {
     int truncated = -1, i;
     CHECK_STATUS(espalier_embed_text(context, &text, vector, &truncated, &error), ESPALIER_OK);
     CHECK(truncated == 0);
-    for (i = 0; i < hidden; ++i) CHECK(isfinite(vector[i]));
+    for (i = 0; i < hidden; ++i)
+        CHECK(isfinite(vector[i]));
     CHECK_STATUS(espalier_classify_text(context, &text, 0, &result, logits, &error), ESPALIER_OK);
     CHECK(result.label == (logits[1] > logits[0] ? 1u : 0u) && result.truncated == 0);
     CHECK(strcmp(result.name, espalier_model_label(model, 0, result.label)) == 0);
@@ -121,7 +137,8 @@ static void test_texts(void) {
     CHECK_STATUS(espalier_embed_text(context, &text, vector, NULL, &error), ESPALIER_INVALID_ARGUMENT);
 }
 
-static espalier_batch batch_of(const int32_t* ids, const uint8_t* types, const uint32_t* offsets, uint32_t sequences) {
+static espalier_batch batch_of(const int32_t* ids, const uint8_t* types, const uint32_t* offsets,
+                               uint32_t sequences) {
     espalier_batch batch;
     batch.ids = ids;
     batch.types = types;
@@ -147,7 +164,8 @@ static void test_batches(void) {
     }
     batch = batch_of(ids + 4, types + 4, alone, 1);
     CHECK_STATUS(espalier_encode(context, &batch, one, &error), ESPALIER_OK);
-    for (i = 0; i < 3 * hidden; ++i) CHECK(fabs(one[i] - all[4 * hidden + i]) < 1e-5);
+    for (i = 0; i < 3 * hidden; ++i)
+        CHECK(fabs(one[i] - all[4 * hidden + i]) < 1e-5);
     batch = batch_of(ids, NULL, offsets, 2);
     CHECK_STATUS(espalier_encode(context, &batch, all, &error), ESPALIER_OK);
 }
@@ -157,23 +175,28 @@ static void refuse(espalier_batch batch, espalier_status expected, int line) {
     float out[most_tokens * hidden];
     size_t i;
     int before = failures;
-    for (i = 0; i < most_tokens * hidden; ++i) out[i] = -9;
+    for (i = 0; i < most_tokens * hidden; ++i)
+        out[i] = -9;
     CHECK_STATUS(espalier_encode(context, &batch, out, &error), expected);
     CHECK_STATUS(espalier_embed(context, &batch, out, &error), expected);
     CHECK_STATUS(espalier_score(context, &batch, 0, out, &error), expected);
-    for (i = 0; i < most_tokens * hidden; ++i) CHECK(out[i] == -9);
+    for (i = 0; i < most_tokens * hidden; ++i)
+        CHECK(out[i] == -9);
     if (failures > before) fprintf(stderr, "  called from line %d\n", line);
 }
 
 static void test_bad_batches(void) {
     int32_t ids[64];
     uint8_t types[64];
-    const uint32_t good[] = {0, 4}, late[] = {1, 4}, none[] = {0, 0}, falling[] = {0, 5, 4}, empty[] = {0, 2, 2, 4};
+    const uint32_t good[] = {0, 4}, late[] = {1, 4}, none[] = {0, 0}, falling[] = {0, 5, 4},
+                   empty[] = {0, 2, 2, 4};
     const uint32_t beyond[] = {0, 9, 4}, too_long[] = {0, 17}, huge[] = {0, UINT32_MAX};
     uint32_t many[most_tokens + 2];
     int i;
-    for (i = 0; i < 64; ++i) ids[i] = 5;
-    for (i = 0; i < most_tokens + 2; ++i) many[i] = (uint32_t)i;
+    for (i = 0; i < 64; ++i)
+        ids[i] = 5;
+    for (i = 0; i < most_tokens + 2; ++i)
+        many[i] = (uint32_t)i;
     memset(types, 0, sizeof(types));
     refuse(batch_of(ids, NULL, late, 1), ESPALIER_INVALID_ARGUMENT, __LINE__);
     refuse(batch_of(ids, NULL, none, 1), ESPALIER_INVALID_ARGUMENT, __LINE__);

@@ -102,7 +102,8 @@ static void test_recovery(void) {
     do { /* each attempt gets one allocation further */
         heap.fail_at = heap.allocations + 1;
         ++calls;
-    } while (calls < 100 && espalier_embed_text(context, &text, vector, NULL, &error) == ESPALIER_OUT_OF_MEMORY &&
+    } while (calls < 100 &&
+             espalier_embed_text(context, &text, vector, NULL, &error) == ESPALIER_OUT_OF_MEMORY &&
              (heap.fail_at = 0, espalier_embed_text(context, &text, vector, NULL, &error) != ESPALIER_OK));
     CHECK(error.status == ESPALIER_OK);
     heap.fail_at = heap.allocations + 1; /* warm: nothing is asked for any more */
@@ -114,7 +115,8 @@ static void test_recovery(void) {
 
 int main(int argc, char** argv) {
     int i;
-    for (i = 1; i < argc; ++i) test_backend(argv[i]);
+    for (i = 1; i < argc; ++i)
+        test_backend(argv[i]);
     test_recovery();
     return finish("api_memory_test");
 }

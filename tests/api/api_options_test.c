@@ -64,7 +64,8 @@ static void test_model_options(void) {
     espalier_model_options_init(&options);
     CHECK(options.struct_size == sizeof(options) && options.use_mmap == 1 && options.isa == NULL);
     options.isa = "sse9";
-    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     options.isa = "neon";
     CHECK(espalier_model_from_memory(data, bytes, &options, &model, &error) != ESPALIER_INVALID_ARGUMENT);
     espalier_model_close(model);
@@ -73,13 +74,16 @@ static void test_model_options(void) {
     options.backend = "onednn";
     CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_UNSUPPORTED);
     options.backend = "blas";
-    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     /* Unknown, larger structs are refused; older, shorter ones are read as far as they go. */
     options.backend = "native";
     options.struct_size = sizeof(options) + 8;
-    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     options.struct_size = 0;
-    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_INVALID_ARGUMENT);
+    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     options.struct_size = offsetof(espalier_model_options, backend);
     options.backend = (const char*)1; /* beyond the struct: must not be read */
     CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_OK);

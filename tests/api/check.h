@@ -8,28 +8,28 @@
 
 static int failures = 0, checks = 0;
 
-#define CHECK(condition)                                                          \
-    do {                                                                          \
-        ++checks;                                                                 \
-        if (!(condition)) {                                                       \
-            ++failures;                                                           \
+#define CHECK(condition)                                                            \
+    do {                                                                            \
+        ++checks;                                                                   \
+        if (!(condition)) {                                                         \
+            ++failures;                                                             \
             fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-        }                                                                         \
+        }                                                                           \
     } while (0)
 
 /* The call gives this status; a failure comes with one line of text, success with none. */
-#define CHECK_STATUS(call, expected)                                                                    \
-    do {                                                                                                \
-        espalier_status status_;                                                                        \
-        memset(&error, 0x55, sizeof(error));                                                            \
-        status_ = (call);                                                                               \
-        ++checks;                                                                                       \
-        if (status_ != (expected) || error.status != status_ || !one_line(&error)) {                    \
-            ++failures;                                                                                 \
+#define CHECK_STATUS(call, expected)                                                                      \
+    do {                                                                                                  \
+        espalier_status status_;                                                                          \
+        memset(&error, 0x55, sizeof(error));                                                              \
+        status_ = (call);                                                                                 \
+        ++checks;                                                                                         \
+        if (status_ != (expected) || error.status != status_ || !one_line(&error)) {                      \
+            ++failures;                                                                                   \
             fprintf(stderr, "%s:%d: %s: expected %s, found %s (in the error: %s) \"%.500s\"\n", __FILE__, \
-                    __LINE__, #call, espalier_status_name(expected), espalier_status_name(status_),     \
-                    espalier_status_name(error.status), error.message);                                 \
-        }                                                                                               \
+                    __LINE__, #call, espalier_status_name(expected), espalier_status_name(status_),       \
+                    espalier_status_name(error.status), error.message);                                   \
+        }                                                                                                 \
     } while (0)
 
 static int one_line(const espalier_error* error) {

@@ -276,7 +276,9 @@ TEST_CASE("routes: every token's leaf, and histograms that add up") {
             }
         }
     }
-    for (const json& forest : json::parse(lines[2]).at("usage")) {
+    const json usage = json::parse(lines[2]).at("usage");
+    CHECK(usage.size() == 2);
+    for (const json& forest : usage) {
         for (const json& tree : forest.at("trees")) {
             const auto histogram = tree.at("histogram").get<std::vector<size_t>>();
             CHECK(std::accumulate(histogram.begin(), histogram.end(), size_t{0}) == tokens);

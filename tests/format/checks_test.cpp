@@ -107,7 +107,10 @@ TEST_CASE("sections") {
         {{"kind 7", "missing"}, [](Patch& p) { p.section(Section::strings).kind = 99; }},
         {{"strings"}, [](Patch& p) { p.model().name.offset = 0xffffffff; }},
         {{"licence", "strings"}, [](Patch& p) { p.model().licence.bytes = 0xffffffff; }},
-        {{"name", "in all"}, [](Patch& p) { p.model().name = {0, uint32_t(p.section(Section::strings).count)}; }},
+        {{"name", "in all"},
+         [](Patch& p) {
+             p.model().name = {0, uint32_t(p.section(Section::strings).count)};
+         }},
     });
 }
 

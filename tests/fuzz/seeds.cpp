@@ -62,7 +62,8 @@ void add_safetensors(const Corpus& corpus) {
                                   R"("a": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]},)"
                                   R"("b": {"dtype": "BF16", "shape": [2], "data_offsets": [8, 12]}})",
                                   "12345678abcd"));
-    corpus.add("scalar", safetensors(R"({"s": {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}})", "12345678"));
+    corpus.add("scalar",
+               safetensors(R"({"s": {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}})", "12345678"));
 }
 
 void add_texts(const Corpus& corpus) {
