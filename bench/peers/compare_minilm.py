@@ -1,7 +1,7 @@
-"""Tree, dense and no-FFN MiniLM in Espalier against ONNX Runtime on the dense original, timed alternately.
+"""Tree, dense, equal-FLOP dense and no-FFN MiniLM in Espalier against ONNX Runtime on the dense original, timed alternately.
 
     python bench/peers/compare_minilm.py --tree TREE.esp --dense DENSE.esp [--model DIR] [--espalier build/bin/espalier]
-        [--lengths 32,128] [--rounds 40] [--csv FILE]
+        [--equal-flops dense:131] [--lengths 32,128] [--rounds 40] [--csv FILE]
 
 One process a program, all alive at once, none running while another is timed: in every round each gets a turn
 of about 50 ms of calls in a row, whose first call is dropped (it finds the others' weights in the caches). The
@@ -56,6 +56,7 @@ def main():
     ap.add_argument("--tree", required=True)
     ap.add_argument("--dense", required=True)
     ap.add_argument("--model")
+    ap.add_argument("--equal-flops", default="dense:131", help="dense layer of the tree layer's multiply-adds (64 + 64 neurons, 5 node tests)")
     ap.add_argument("--lengths", default="32,128")
     ap.add_argument("--rounds", type=int, default=40)
     ap.add_argument("--csv")
@@ -63,6 +64,7 @@ def main():
     ours = lambda *arguments: [a.espalier, "bench", "model", *arguments, "--serve", "--threads", "1"]
     ort = [sys.executable, os.path.join(HERE, "onnxruntime_minilm.py"), "--serve", "--threads", "1", "--lengths", a.lengths]
     servers = [Server("espalier tree", ours(a.tree)), Server("espalier dense original", ours(a.dense)),
+               Server("espalier dense of equal FLOPs (random)", ours("--synthetic", "minilm", "--ffn", a.equal_flops)),
                Server("espalier no FFN (random)", ours("--synthetic", "minilm", "--ffn", "none")),
                Server("onnxruntime dense original", ort + (["--model", a.model] if a.model else []))]
     rows = []
