@@ -48,6 +48,12 @@ class Subject {
             throw Error(Status::invalid_argument,
                         "--ids: expected at most %u (the model's positions), found %u",
                         model_->spec().max_positions, options.ids);
+        constexpr uint64_t most = 1u << 24;  // a context's cap
+        if (uint64_t{options.ids} * options.batch > most)
+            throw Error(Status::invalid_argument,
+                        "--ids, --batch: expected at most %llu tokens in all, found %llu",
+                        static_cast<unsigned long long>(most),
+                        static_cast<unsigned long long>(uint64_t{options.ids} * options.batch));
         ContextOptions inner;
         inner.threads = options.common.threads;
         inner.max_tokens = options.ids * options.batch;

@@ -1,5 +1,6 @@
 // espalier embed: a JSON array for each text.
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 
 #include "apps/command.h"
@@ -18,8 +19,10 @@ struct Options {
 void print_array(std::span<const float> values) {
     std::string line = "[";
     for (size_t i = 0; i < values.size(); ++i) {
-        char number[32];
-        const auto end = std::to_chars(number, number + sizeof(number), values[i]).ptr;
+        char number[32] = "null";  // JSON knows no NaN and no infinity
+        const auto end = !std::isfinite(values[i])
+                             ? number + 4
+                             : std::to_chars(number, number + sizeof(number), values[i]).ptr;
         line.append(i > 0 ? ", " : "").append(number, end);
     }
     std::printf("%s]\n", line.c_str());

@@ -17,7 +17,8 @@ namespace {
 
 class Descriptor {
    public:
-    explicit Descriptor(const char* path) : fd_(::open(path, O_RDONLY | O_CLOEXEC)) {
+    // Not blocking: a named pipe without a writer is refused as no regular file, not waited for.
+    explicit Descriptor(const char* path) : fd_(::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
         if (fd_ < 0) throw Error(Status::io, "%s: cannot open: %s", path, std::strerror(errno));
     }
     Descriptor(const Descriptor&) = delete;

@@ -9,10 +9,14 @@
 namespace espalier {
 namespace {
 
+// Without a tokenizer's limit the positions bound a sequence; where those are not learned, no table in the
+// file bounds them, and a default must not ask for memory by a number that costs the file nothing.
 size_t tokens_of(const Model& model, const ContextOptions& options) {
+    constexpr uint32_t unlearned_default = 4096;
     const ModelSpec& spec = model.spec();
-    const size_t one = spec.tokenizer.max_tokens > 0 ? spec.tokenizer.max_tokens : spec.max_positions;
-    return options.max_tokens > 0 ? options.max_tokens : one;
+    if (options.max_tokens > 0) return options.max_tokens;
+    const uint32_t limit = spec.tokenizer.max_tokens > 0 ? spec.tokenizer.max_tokens : spec.max_positions;
+    return spec.positions == Positions::learned ? limit : std::min(limit, unlearned_default);
 }
 
 size_t sequences_of(size_t tokens, const ContextOptions& options) {

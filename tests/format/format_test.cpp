@@ -1,5 +1,6 @@
 // What the writer stores the reader gives back; files as they come from disc; versions to come.
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
@@ -297,9 +298,11 @@ TEST_CASE("what is no model file") {
     write_file(folder.path("text"), std::string(4096, 'x'));
     write_file(folder.path("short"), std::string("ESPALIER"));
     std::filesystem::create_directories(folder.path("folder"));
+    REQUIRE(mkfifo(folder.path("pipe").c_str(), 0600) == 0);
     for (const bool map : {true, false}) {
         CHECK(open("missing", Status::io, map).find("cannot open") != std::string::npos);
         CHECK(open("folder", Status::io, map).find("regular file") != std::string::npos);
+        CHECK(open("pipe", Status::io, map).find("regular file") != std::string::npos);
         CHECK(open("empty", Status::bad_model, map).find("found 0") != std::string::npos);
         CHECK(open("text", Status::bad_model, map).find("another kind of file") != std::string::npos);
         CHECK(open("short", Status::bad_model, map).find("found 8") != std::string::npos);
