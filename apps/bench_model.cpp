@@ -262,6 +262,7 @@ int bench_model(const Options& options) {
         subject.prepare(options);
     time_in_turns(subjects, options.seconds);
     std::vector<Json> rows;
+    rows.reserve(subjects.size());
     for (const Subject& subject : subjects)
         rows.push_back(subject.report(options, subjects[0]));
     if (!options.common.json) {

@@ -88,46 +88,42 @@ auto translated(const char* what, const DenseShape& shape, const Function& funct
     }
 }
 
+struct alignas(64) Line {
+    std::byte bytes[64];
+};
+
 class OnednnLayer final : public DenseLayer {
    public:
     OnednnLayer(const DenseShape& shape, const float* weight, const float* bias, const dnnl::engine& engine,
                 std::pmr::memory_resource* resource)
-        : DenseLayer(shape), resource_(resource) {
+        : DenseLayer(shape), data_(resource) {
         const auto inputs = static_cast<memory::dim>(shape.inputs),
                    outputs = static_cast<memory::dim>(shape.outputs);
         const auto pd =
             describe(shape, packing_rows, matrix(outputs, inputs, memory::format_tag::any), engine);
         description_ = pd.weights_desc();
-        weight_bytes_ = description_.get_size();
-        bytes_ = weight_bytes_ + shape.outputs * sizeof(float);
-        data_ = static_cast<std::byte*>(resource_->allocate(bytes_, 64));
-        auto* bias_data = reinterpret_cast<float*>(data_ + weight_bytes_);
+        const size_t weight_bytes = description_.get_size();
+        data_.resize((weight_bytes + shape.outputs * sizeof(float) + sizeof(Line) - 1) / sizeof(Line));
+        auto* bias_data = reinterpret_cast<float*>(reinterpret_cast<std::byte*>(data_.data()) + weight_bytes);
         if (bias != nullptr) std::memcpy(bias_data, bias, shape.outputs * sizeof(float));
         // oneDNN takes a pointer to non-const and only reads it.
         const memory source(matrix(outputs, inputs, memory::format_tag::ab), engine,
                             const_cast<float*>(weight));
-        weights_ = memory(description_, engine, data_);
+        weights_ = memory(description_, engine, data_.data());
         bias_ = memory({{outputs}, memory::data_type::f32, memory::format_tag::a}, engine, bias_data);
         dnnl::stream stream(engine);
         dnnl::reorder(source, weights_).execute(stream, {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, weights_}});
         stream.wait();
     }
-    ~OnednnLayer() override { resource_->deallocate(data_, bytes_, 64); }
-    size_t bytes() const override { return bytes_; }
+    size_t bytes() const override { return data_.size() * sizeof(Line); }
     const memory::desc& description() const { return description_; }
     const memory& weights() const { return weights_; }
     const memory& bias() const { return bias_; }
 
    private:
-    std::pmr::memory_resource* resource_;
-    size_t weight_bytes_ = 0, bytes_ = 0;
-    std::byte* data_ = nullptr;
+    std::pmr::vector<Line> data_;  // packed weights, then the bias
     memory::desc description_;
     memory weights_, bias_;
-};
-
-struct alignas(64) Line {
-    std::byte bytes[64];
 };
 
 // One primitive for one shape of layer and number of rows, with the memory objects that a call only

@@ -64,7 +64,8 @@ ESPALIER_API const char* espalier_status_name(espalier_status status);
 
 /* ---- models ---- */
 
-/* All memory of a model and its contexts comes through these, oneDNN's own small bookkeeping excepted. They
+/* Where weights, tables, working memory and scratch come from. Bookkeeping that does not grow with the
+ * model's weights or the text (handles, names, lists of layers; oneDNN's own) uses the C++ heap. The hooks
  * may be called from any thread. `alignment` is a power of two of at most 64. allocate returns null when
  * there is no memory. */
 typedef struct espalier_allocator {
@@ -147,7 +148,8 @@ enum { ESPALIER_PLAIN_SPECIAL_TOKENS = 1 }; /* "[SEP]" in a text is five charact
 
 /* Writes the ids of a text or pair with its special tokens, and the types (0, or 1 for the second text; may
  * be null), at most `capacity` of them; *count is how many. A text longer than the model's limit (or than
- * capacity) is truncated, the longer text of a pair first; *truncated (may be null) says so. */
+ * capacity) is truncated, the longer text of a pair first; *truncated (may be null) says so. Entries from
+ * *count to capacity may be overwritten. */
 ESPALIER_API espalier_status espalier_tokenize(espalier_context* context, const espalier_text* text,
                                                uint32_t flags, int32_t* ids, uint8_t* types, size_t capacity,
                                                size_t* count, int* truncated, espalier_error* error);
