@@ -6,8 +6,10 @@
 #include "apps/command.h"
 #include "base/error.h"
 
-int main(int argc, char** argv) {
-    using namespace espalier;
+namespace espalier {
+namespace {
+
+int run_command(int argc, char** argv) {
     CLI::App app("Transformers whose feed-forward layers are trees.", "espalier");
     app.require_subcommand(1);
     app.set_version_flag("--version", version_text());
@@ -21,23 +23,30 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : 2;
     }
+    return run();
+}
+
+int fail(const char* kind, const char* message) {
+    std::fprintf(stderr, "espalier: %s%s\n", kind, message);
+    return 1;
+}
+
+}  // namespace
+}  // namespace espalier
+
+int main(int argc, char** argv) {
     int status = 0;
     try {
-        status = run();
-    } catch (const Error& error) {
-        std::fprintf(stderr, "espalier: %s\n", error.what());
-        status = 1;
+        status = espalier::run_command(argc, argv);
+    } catch (const espalier::Error& error) {
+        status = espalier::fail("", error.what());
     } catch (const std::bad_alloc&) {
-        std::fprintf(stderr, "espalier: out of memory\n");
-        status = 1;
+        status = espalier::fail("out of memory", "");
     } catch (const std::exception& error) {
-        std::fprintf(stderr, "espalier: internal error: %s\n", error.what());
-        status = 1;
+        status = espalier::fail("internal error: ", error.what());
     }
     // A full disk or a closed pipe shows only here.
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-        std::fprintf(stderr, "espalier: cannot write to stdout\n");
-        return 1;
-    }
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+        status = espalier::fail("cannot write to stdout", "");
     return status;
 }

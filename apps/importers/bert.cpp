@@ -83,6 +83,7 @@ void BertReader::add(const std::string& target, const std::string& source, std::
 void BertReader::add_stacked(const std::string& target, const std::vector<std::string>& sources,
                              std::vector<uint64_t> shape) {
     std::vector<const Safetensors::Tensor*> tensors;
+    tensors.reserve(sources.size());
     for (const std::string& source : sources)
         tensors.push_back(&weights_->check(source, shape));
     shape[0] *= sources.size();
@@ -204,7 +205,7 @@ void read_sentence_transformers(Import& import, const std::string& folder, const
     } else if (s.heads.empty()) {
         s.pooling = Pooling::mean;
         if (options.pooling.empty())
-            import.notes.push_back("pooling: mean (the folder names none; --pooling cls changes it)");
+            import.notes.emplace_back("pooling: mean (the folder names none; --pooling cls changes it)");
     }
     // Without a head the product is a vector for comparing, which is of length 1 as sentence-transformers'.
     if (s.heads.empty()) s.flags |= model_flag::normalise_output;

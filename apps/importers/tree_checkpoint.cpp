@@ -147,10 +147,11 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
                 config.name() + ": ffn[" + std::to_string(layer) + "][" + std::to_string(j) + "]";
             const PartSpec part = read_part(JsonFile(where, ffn[layer][j]), activation);
             reader.add_part(part);
-            const std::string number = std::to_string(layer), index = std::to_string(j);
-            add_part_tensors(reader, part, s.hidden,
-                             reader.prefix() + "encoder.layer." + number + ".ffn." + index + ".",
-                             "blocks." + number + ".parts." + index + ".");
+            const auto joined = [&](std::string path, const char* list) {
+                return path.append(std::to_string(layer)).append(list).append(std::to_string(j)).append(".");
+            };
+            add_part_tensors(reader, part, s.hidden, joined(reader.prefix() + "encoder.layer.", ".ffn."),
+                             joined("blocks.", ".parts."));
         }
         if (!ffn[layer].empty()) reader.add_output_norm(layer);
     }
