@@ -109,7 +109,7 @@ class Context {
     void add_embeddings(const Batch& batch);
     void attention(const PreparedBlock& block, const Batch& batch, const float* input);
     void feed_forward(const PreparedBlock& block, const float* input);
-    void forest(const PreparedPart& part, const float* input);
+    void forest(const PreparedPart& part, const float* input, bool accumulate);
     void residual_norm(const NormWeights& norm);
     void normalise(const NormWeights& norm, const float* x, const float* residual, float* y);
     void pool(const Batch& batch, Pooling pooling);

@@ -103,7 +103,7 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
     dense_->run(*block.attention_out, work_.mix, work_.y, tokens_);
 }
 
-// y = the sum of the block's parts: the first dense part writes it, all others add to it.
+// y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
 void Context::feed_forward(const PreparedBlock& block, const float* input) {
     const size_t count = tokens_ * model_.spec().hidden;
     bool written = false;
@@ -115,24 +115,30 @@ void Context::feed_forward(const PreparedBlock& block, const float* input) {
             work_.y[i] += work_.extra[i];
         written = true;
     }
-    if (!written) std::memset(work_.y, 0, count * sizeof(float));
     for (const PreparedPart& part : block.parts) {
-        if (part.spec->is_forest()) forest(part, input);
+        if (!part.spec->is_forest()) continue;
+        forest(part, input, written);
+        written = true;
     }
+    if (!written) std::memset(work_.y, 0, count * sizeof(float));
 }
 
-void Context::forest(const PreparedPart& part, const float* input) {
+void Context::forest(const PreparedPart& part, const float* input, bool accumulate) {
     const size_t hidden = model_.spec().hidden, trees = part.spec->trees;
     const ForestRoutes& routes = routes_[part.forest];
     parallel_for(threads_, tokens_, forest_grain, [&](size_t begin, size_t end, int thread) {
         std::byte* scratch = work_.thread_scratch + static_cast<size_t>(thread) * work_.thread_scratch_bytes;
-        const ForestRoutes own{routes.leaf + begin * trees, routes.margin + begin * trees};
-        const float* x = input + begin * hidden;
-        float* y = work_.y + begin * hidden;
+        ForestCall call;
+        call.x = input + begin * hidden;
+        call.tokens = end - begin;
+        call.y = work_.y + begin * hidden;
+        call.accumulate = accumulate;
+        call.routes = {routes.leaf + begin * trees, routes.margin + begin * trees};
+        call.scratch = scratch;
         if (part.spec->kind == PartKind::leaf_forest) {
-            model_.kernels().leaf_forest(part.leaf_forest, x, end - begin, y, own, scratch);
+            model_.kernels().leaf_forest(part.leaf_forest, call);
         } else {
-            model_.kernels().neuron_forest(part.neuron_forest, x, end - begin, y, own, scratch);
+            model_.kernels().neuron_forest(part.neuron_forest, call);
         }
     });
 }

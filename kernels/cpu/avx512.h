@@ -4,7 +4,8 @@
 #include "kernels/activation/activation.h"
 #include "kernels/attention/attention.h"
 #include "kernels/dense/gemm.h"
-#include "kernels/forest/forest.h"
+#include "kernels/forest/leaf_forest.h"
+#include "kernels/forest/neuron_forest.h"
 #include "kernels/norm/norm.h"
 #include "kernels/quantize/quantize.h"
 
@@ -15,10 +16,8 @@ void attention(const AttentionShape& shape, const float* qkv, size_t tokens, siz
                float* scratch);
 void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
           float* y);
-void leaf_forest(const LeafForest& forest, const float* x, size_t tokens, float* y,
-                 const ForestRoutes& routes, std::byte* scratch);
-void neuron_forest(const NeuronForest& forest, const float* x, size_t tokens, float* y,
-                   const ForestRoutes& routes, std::byte* scratch);
+void leaf_forest(const LeafForest& forest, const ForestCall& call);
+void neuron_forest(const NeuronForest& forest, const ForestCall& call);
 void norm(const NormWeights& norm, const float* x, const float* residual, float* y, size_t tokens);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
 

@@ -6,7 +6,8 @@
 #include "kernels/attention/attention.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/dense/gemm.h"
-#include "kernels/forest/forest.h"
+#include "kernels/forest/leaf_forest.h"
+#include "kernels/forest/neuron_forest.h"
 #include "kernels/norm/norm.h"
 #include "kernels/quantize/quantize.h"
 

@@ -21,8 +21,14 @@ void measure(benchmark::State& state, const Forest& forest, Kernel kernel, size_
     Numbers y(batch * forest.hidden), scratch(scratch_bytes(forest, batch) / sizeof(float));
     Routes routes(batch, forest.trees);
     for (auto _ : state) {
-        kernel(forest, inputs.next(), batch, y.data(), routes.all(),
-               reinterpret_cast<std::byte*>(scratch.data()));
+        ForestCall call;
+        call.x = inputs.next();
+        call.tokens = batch;
+        call.y = y.data();
+        call.accumulate = false;
+        call.routes = routes.all();
+        call.scratch = reinterpret_cast<std::byte*>(scratch.data());
+        kernel(forest, call);
         benchmark::DoNotOptimize(y.data());
         benchmark::ClobberMemory();
     }

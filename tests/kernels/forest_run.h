@@ -14,8 +14,13 @@ std::unique_ptr<ForestResult> run_forest(Fixture& fixture, Isa isa, const float*
     const auto& f = fixture.forest;
     auto result = std::make_unique<ForestResult>(tokens, f.hidden, f.trees, scratch_bytes(f, tokens));
     if (tokens > 0) std::memcpy(result->y.data(), y0, tokens * f.hidden * sizeof(float));
-    Fixture::kernel(kernel_table(isa))(f, x, tokens, result->y.data(), result->routes(),
-                                       result->scratch.data());
+    ForestCall call;
+    call.x = x;
+    call.tokens = tokens;
+    call.y = result->y.data();
+    call.routes = result->routes();
+    call.scratch = result->scratch.data();
+    Fixture::kernel(kernel_table(isa))(f, call);
     CHECK(result->intact());
     CHECK(fixture.intact());
     return result;

@@ -211,11 +211,11 @@ inline ExpectedToken NeuronFixture::expected(const float* x, const float* y) con
         for (size_t level = 0; level <= f.depth; ++level) {
             const size_t row = k * f.nodes() + node;
             const float bias = f.in_bias != nullptr ? f.in_bias[row] : 0;
-            const Dot z = dot(x, f.in + row * f.hidden, 1, f.hidden, bias);
+            const Dot z = dot(x, static_cast<const float*>(f.in) + row * f.hidden, 1, f.hidden, bias);
             const double a = activated(f.activation, z.value);
             const double slack = 1.2 * z.budget + activation_budget(f.activation, z.value);
             for (size_t i = 0; i < f.hidden; ++i) {
-                const double weight = f.out[row * f.hidden + i];
+                const double weight = static_cast<const float*>(f.out)[row * f.hidden + i];
                 out.y[i] += a * weight;
                 absolute[i] += std::fabs(a * weight);
                 carried[i] += slack * std::fabs(weight);
