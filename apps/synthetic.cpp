@@ -145,7 +145,7 @@ class Balancer {
                 (uint64_t{1} << part.spec->depth) - 1;  // the last level of a neuron tree chooses nothing
             for (uint64_t k = 0; k < part.spec->trees; ++k) {
                 const float* rows =
-                    (leaf ? part.leaf_forest.node_weight : static_cast<const float*>(part.neuron_forest.in)) +
+                    static_cast<const float*>(leaf ? part.leaf_forest.node_weight : part.neuron_forest.in) +
                     k * nodes * model_.spec().hidden;
                 const float* thresholds =
                     (leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias) + k * nodes;

@@ -56,6 +56,7 @@ Widest widest_of(const Model& model, size_t max_tokens) {
         for (const PreparedPart& part : block.parts) {
             switch (part.spec->kind) {
                 case PartKind::dense:
+                    if (part.up == nullptr) break;  // fused with a forest
                     widest.inner = std::max<size_t>(widest.inner, part.spec->width);
                     ++dense_parts;
                     break;

@@ -108,7 +108,7 @@ void Context::feed_forward(const PreparedBlock& block, const float* input) {
     const size_t count = tokens_ * model_.spec().hidden;
     bool written = false;
     for (const PreparedPart& part : block.parts) {
-        if (part.spec->is_forest()) continue;
+        if (part.up == nullptr) continue;  // a forest, or fused with one
         dense_->run(*part.up, input, work_.inner, tokens_);
         dense_->run(*part.down, work_.inner, written ? work_.extra : work_.y, tokens_);
         for (size_t i = 0; i < count && written; ++i)
@@ -136,9 +136,9 @@ void Context::forest(const PreparedPart& part, const float* input, bool accumula
         call.routes = {routes.leaf + begin * trees, routes.margin + begin * trees};
         call.scratch = scratch;
         if (part.spec->kind == PartKind::leaf_forest) {
-            model_.kernels().leaf_forest(part.leaf_forest, call);
+            model_.kernels().leaf_forest(part.leaf_forest.rows)(part.leaf_forest, call);
         } else {
-            model_.kernels().neuron_forest(part.neuron_forest, call);
+            model_.kernels().neuron_forest(part.neuron_forest.rows)(part.neuron_forest, call);
         }
     });
 }

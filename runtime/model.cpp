@@ -21,8 +21,6 @@ Isa chosen_isa(std::string_view name) {
     return kernel_table(*isa).isa;
 }
 
-namespace {
-
 std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     if (name == "native") return make_native_backend(isa);
     if (name == "onednn") return make_onednn_backend(isa);
@@ -33,8 +31,6 @@ std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     if (!onednn_compiled_in() || isa == Isa::scalar || isa == Isa::neon) return make_native_backend(isa);
     return make_onednn_backend(isa);
 }
-
-}  // namespace
 
 Model::Model(ModelFile file, const ModelOptions& options)
     : memory_(options.memory), file_(std::move(file)), prepared_(options.memory) {

@@ -67,5 +67,8 @@ class Model {
 // The instruction set of that name, of ESPALIER_ISA where the name is empty, else the best. Throws
 // Error(unsupported | invalid_argument) for one that is unknown or not to be had here.
 Isa chosen_isa(std::string_view name);
+// The dense backend that a name asks for; none: the best for the instruction set. Throws
+// Error(invalid_argument | unsupported).
+std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa);
 
 }  // namespace espalier

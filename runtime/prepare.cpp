@@ -1,8 +1,10 @@
 #include "runtime/prepare.h"
 
-#include <cstring>
+#include <cstdint>
+#include <span>
 
 #include "base/error.h"
+#include "kernels/forest/leaf_pack.h"
 #include "model_format/schema.h"
 
 namespace espalier {
@@ -144,15 +146,36 @@ class Preparer {
         }
         const auto parts = spec_.parts_of(*out.spec);
         if (!parts.empty()) out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", wide(b)).text);
+        const Fusion fusion = fused_parts(parts);
         for (size_t p = 0; p < parts.size(); ++p)
-            out.parts.push_back(part(b, p, parts[p]));
+            out.parts.push_back(part(b, p, parts, fusion));
         return out;
     }
 
-    PreparedPart part(size_t b, size_t p, const PartSpec& spec) {
+    // A dense part whose neurons a leaf forest of the same block runs in its own tiles: x is read and y
+    // written once, and there is one call instead of three. Only a narrow one: the forest goes through its
+    // weights once a leaf, which is free as long as they stay in a second-level cache beside the leaf's own.
+    struct Fusion {
+        size_t dense = SIZE_MAX, forest = SIZE_MAX;
+    };
+    static Fusion fused_parts(std::span<const PartSpec> parts) {
+        constexpr size_t widest = 4;  // times a leaf
+        for (size_t d = 0; d < parts.size(); ++d) {
+            for (size_t l = 0; l < parts.size() && parts[d].kind == PartKind::dense; ++l) {
+                if (parts[l].kind == PartKind::leaf_forest && parts[l].activation == parts[d].activation &&
+                    parts[d].width <= widest * parts[l].leaf_width)
+                    return {d, l};
+            }
+        }
+        return {};
+    }
+
+    PreparedPart part(size_t b, size_t p, std::span<const PartSpec> parts, const Fusion& fusion) {
+        const PartSpec& spec = parts[p];
         PreparedPart out;
         out.spec = &spec;
         if (spec.kind == PartKind::dense) {
+            if (p == fusion.dense) return out;
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
             out.up = dense(part_tensor(b, p, "up.weight").text,
                            spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation);
@@ -162,52 +185,45 @@ class Preparer {
         }
         out.forest = model_.forests++;
         if (spec.kind == PartKind::leaf_forest) {
-            out.leaf_forest = leaf_forest(b, p, spec);
+            const bool fuses = p == fusion.forest;
+            out.leaf_forest = leaf_forest(b, p, spec, fuses ? &parts[fusion.dense] : nullptr, fusion.dense);
         } else {
             out.neuron_forest = neuron_forest(b, p, spec);
         }
         return out;
     }
 
-    LeafForest leaf_forest(size_t b, size_t p, const PartSpec& spec) {
-        LeafForest f;
-        f.hidden = spec_.hidden;
-        f.trees = spec.trees;
-        f.depth = spec.depth;
-        f.leaf_width = spec.leaf_width;
-        f.padded_width = round_up(spec.leaf_width, leaf_width_multiple);
-        f.activation = spec.activation;
-        f.tie = spec.tie;
-        f.node_weight = kept_if(spec.depth > 0, part_tensor(b, p, "node.weight").text);
-        f.node_threshold = kept_if(spec.depth > 0, part_tensor(b, p, "node.threshold").text);
-        f.leaf_bias = kept_if(spec.has(part_flag::output_bias), part_tensor(b, p, "leaf.bias").text);
-        if (spec.leaf_width == 0) return f;
-        const size_t leaves = f.trees * f.leaves();
-        f.down = kept(part_tensor(b, p, "leaf.down.weight").text);
-        f.up = transposed(passing(part_tensor(b, p, "leaf.up.weight").text), leaves, f);
-        if (!spec.has(part_flag::up_bias)) return f;
-        f.up_bias = kept(part_tensor(b, p, "leaf.up.bias").text);
-        if (f.padded_width == f.leaf_width) return f;
-        float* padded = model_.weights.floats(leaves * f.padded_width);
-        for (size_t g = 0; g < leaves; ++g)
-            std::memcpy(padded + g * f.padded_width, f.up_bias + g * f.leaf_width,
-                        f.leaf_width * sizeof(float));
-        f.up_bias = padded;
-        return f;
-    }
-
-    // [leaves, leaf width, hidden] to [leaves, hidden, padded width].
-    const float* transposed(const float* up, size_t leaves, const LeafForest& f) {
-        float* target = model_.weights.floats(leaves * f.hidden * f.padded_width);
-        for (size_t g = 0; g < leaves; ++g) {
-            for (size_t n = 0; n < f.leaf_width; ++n) {
-                const float* row = up + (g * f.leaf_width + n) * f.hidden;
-                float* column = target + g * f.hidden * f.padded_width + n;
-                for (size_t i = 0; i < f.hidden; ++i)
-                    column[i * f.padded_width] = row[i];
-            }
+    // shared: the dense part, number s of the block, that is fused with this one, or null.
+    LeafForest leaf_forest(size_t b, size_t p, const PartSpec& spec, const PartSpec* shared, size_t s) {
+        LeafForest shape;
+        shape.hidden = spec_.hidden;
+        shape.trees = spec.trees;
+        shape.depth = spec.depth;
+        shape.leaf_width = spec.leaf_width;
+        shape.shared_width = shared != nullptr ? shared->width : 0;
+        shape.activation = spec.activation;
+        shape.tie = spec.tie;
+        float* memory = model_.weights.floats(LeafPacker::bytes(shape) / sizeof(float));
+        LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory));
+        const auto read = [&](size_t of, const char* suffix) {
+            return passing(part_tensor(b, of, suffix).text);
+        };
+        if (spec.depth > 0)
+            packer.nodes(kept(part_tensor(b, p, "node.weight").text),
+                         kept(part_tensor(b, p, "node.threshold").text));
+        if (spec.has(part_flag::output_bias)) packer.output_bias(read(p, "leaf.bias"));
+        if (spec.leaf_width > 0) {
+            packer.up(read(p, "leaf.up.weight"));
+            packer.down(read(p, "leaf.down.weight"));
+            if (spec.has(part_flag::up_bias)) packer.up_bias(read(p, "leaf.up.bias"));
         }
-        return target;
+        if (shared != nullptr) {
+            packer.shared_up(read(s, "up.weight"));
+            packer.shared_down(read(s, "down.weight"));
+            if (shared->has(part_flag::up_bias)) packer.shared_up_bias(read(s, "up.bias"));
+            if (shared->has(part_flag::output_bias)) packer.shared_output_bias(read(s, "down.bias"));
+        }
+        return packer.forest();
     }
 
     NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {

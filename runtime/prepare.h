@@ -28,7 +28,7 @@ struct EmbeddingTable {
 
 struct PreparedPart {
     const PartSpec* spec = nullptr;
-    std::unique_ptr<DenseLayer> up, down;  // dense
+    std::unique_ptr<DenseLayer> up, down;  // dense; null where a leaf forest of the block runs its neurons
     LeafForest leaf_forest;
     NeuronForest neuron_forest;
     size_t forest = 0;  // its number among the model's forests

@@ -16,8 +16,12 @@ void attention(const AttentionShape& shape, const float* qkv, size_t tokens, siz
                float* scratch);
 void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
           float* y);
-void leaf_forest(const LeafForest& forest, const ForestCall& call);
-void neuron_forest(const NeuronForest& forest, const ForestCall& call);
+void leaf_forest_f32(const LeafForest& forest, const ForestCall& call);
+void leaf_forest_bf16(const LeafForest& forest, const ForestCall& call);
+void leaf_forest_s8(const LeafForest& forest, const ForestCall& call);
+void neuron_forest_f32(const NeuronForest& forest, const ForestCall& call);
+void neuron_forest_bf16(const NeuronForest& forest, const ForestCall& call);
+void neuron_forest_s8(const NeuronForest& forest, const ForestCall& call);
 void norm(const NormWeights& norm, const float* x, const float* residual, float* y, size_t tokens);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
 

@@ -19,4 +19,8 @@ Isa best_isa();
 // All available ones, slowest first: for differential tests.
 std::span<const Isa> available_isas();
 
+// What some processors have beside AVX-512: products of bfloat16 pairs, and of 8-bit quads.
+bool cpu_has_bf16();
+bool cpu_has_vnni();
+
 }  // namespace espalier

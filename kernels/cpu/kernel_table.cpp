@@ -8,6 +8,8 @@
 #if defined(ESPALIER_X86)
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/avx512bf16.h"
+#include "kernels/cpu/avx512vnni.h"
 #endif
 #if defined(ESPALIER_NEON)
 #include "kernels/cpu/neon.h"
@@ -16,19 +18,82 @@
 namespace espalier {
 namespace {
 
-constexpr KernelTable scalar_table{Isa::scalar,  scalar::activate,    scalar::attention,
-                                   scalar::gemm, scalar::leaf_forest, scalar::neuron_forest,
-                                   scalar::norm, scalar::widen};
+constexpr KernelTable scalar_table{Isa::scalar,
+                                   scalar::activate,
+                                   scalar::attention,
+                                   scalar::gemm,
+                                   scalar::leaf_forest_f32,
+                                   scalar::leaf_forest_bf16,
+                                   scalar::leaf_forest_s8,
+                                   scalar::neuron_forest_f32,
+                                   scalar::neuron_forest_bf16,
+                                   scalar::neuron_forest_s8,
+                                   scalar::norm,
+                                   scalar::widen,
+                                   "float32",
+                                   "32-bit"};
 #if defined(ESPALIER_X86)
-constexpr KernelTable avx2_table{Isa::avx2,         avx2::activate,      avx2::attention, avx2::gemm,
-                                 avx2::leaf_forest, avx2::neuron_forest, avx2::norm,      avx2::widen};
-constexpr KernelTable avx512_table{Isa::avx512,  avx512::activate,    avx512::attention,
-                                   avx512::gemm, avx512::leaf_forest, avx512::neuron_forest,
-                                   avx512::norm, avx512::widen};
+constexpr KernelTable avx2_table{Isa::avx2,
+                                 avx2::activate,
+                                 avx2::attention,
+                                 avx2::gemm,
+                                 avx2::leaf_forest_f32,
+                                 avx2::leaf_forest_bf16,
+                                 avx2::leaf_forest_s8,
+                                 avx2::neuron_forest_f32,
+                                 avx2::neuron_forest_bf16,
+                                 avx2::neuron_forest_s8,
+                                 avx2::norm,
+                                 avx2::widen,
+                                 "float32 (vfmadd)",
+                                 "16-bit (vpmaddwd)"};
+constexpr KernelTable avx512_table{Isa::avx512,
+                                   avx512::activate,
+                                   avx512::attention,
+                                   avx512::gemm,
+                                   avx512::leaf_forest_f32,
+                                   avx512::leaf_forest_bf16,
+                                   avx512::leaf_forest_s8,
+                                   avx512::neuron_forest_f32,
+                                   avx512::neuron_forest_bf16,
+                                   avx512::neuron_forest_s8,
+                                   avx512::norm,
+                                   avx512::widen,
+                                   "float32 (vfmadd)",
+                                   "16-bit (vpmaddwd)"};
+
+// What this processor has beside the base set.
+KernelTable complete_avx512_table() {
+    KernelTable table = avx512_table;
+    if (cpu_has_bf16()) {
+        table.leaf_forest_bf16 = avx512bf16::leaf_forest_bf16;
+        table.neuron_forest_bf16 = avx512bf16::neuron_forest_bf16;
+        table.bf16_products = "pairs (vdpbf16ps)";
+    }
+    if (cpu_has_vnni()) {
+        table.leaf_forest_s8 =
+            cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
+        table.neuron_forest_s8 = avx512vnni::neuron_forest_s8;
+        table.s8_products = "quads (vpdpbusd)";
+    }
+    return table;
+}
 #endif
 #if defined(ESPALIER_NEON)
-constexpr KernelTable neon_table{Isa::neon,         neon::activate,      neon::attention, neon::gemm,
-                                 neon::leaf_forest, neon::neuron_forest, neon::norm,      neon::widen};
+constexpr KernelTable neon_table{Isa::neon,
+                                 neon::activate,
+                                 neon::attention,
+                                 neon::gemm,
+                                 neon::leaf_forest_f32,
+                                 neon::leaf_forest_bf16,
+                                 neon::leaf_forest_s8,
+                                 neon::neuron_forest_f32,
+                                 neon::neuron_forest_bf16,
+                                 neon::neuron_forest_s8,
+                                 neon::norm,
+                                 neon::widen,
+                                 "float32 (fmla)",
+                                 "16-bit (smull, sadalp)"};
 #endif
 
 }  // namespace
@@ -48,8 +113,10 @@ const KernelTable& kernel_table(Isa isa) {
 #if defined(ESPALIER_X86)
         case Isa::avx2:
             return avx2_table;
-        case Isa::avx512:
-            return avx512_table;
+        case Isa::avx512: {
+            static const KernelTable table = complete_avx512_table();
+            return table;
+        }
 #endif
 #if defined(ESPALIER_NEON)
         case Isa::neon:

@@ -18,10 +18,24 @@ struct KernelTable {
     ActivationKernel activate;
     AttentionKernel attention;
     GemmKernel gemm;
-    LeafForestKernel leaf_forest;
-    NeuronForestKernel neuron_forest;
+    LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;  // by the type of the rows
+    NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;
     WidenKernel widen;
+    // What bf16 and 8-bit kernels multiply with, for inspect and bench.
+    const char* bf16_products;
+    const char* s8_products;
+
+    LeafForestKernel leaf_forest(TensorType rows) const {
+        return rows == TensorType::f32    ? leaf_forest_f32
+               : rows == TensorType::bf16 ? leaf_forest_bf16
+                                          : leaf_forest_s8;
+    }
+    NeuronForestKernel neuron_forest(TensorType rows) const {
+        return rows == TensorType::f32    ? neuron_forest_f32
+               : rows == TensorType::bf16 ? neuron_forest_bf16
+                                          : neuron_forest_s8;
+    }
 };
 
 // The table of an available instruction set. Throws Error(unsupported) that names those there are.

@@ -7,6 +7,18 @@
 #include <cstdint>
 #include <xsimd/xsimd.hpp>
 
+#if defined(__AVX512F__)
+// xsimd 8.1 multiplies and then adds on AVX-512, at half the speed: a function that is no template goes
+// before its.
+namespace xsimd {
+[[gnu::always_inline]] static inline batch<float, avx512bw> fma(const batch<float, avx512bw>& a,
+                                                                const batch<float, avx512bw>& b,
+                                                                const batch<float, avx512bw>& c) noexcept {
+    return _mm512_fmadd_ps(a, b, c);
+}
+}  // namespace xsimd
+#endif
+
 namespace espalier {
 namespace {
 

@@ -1,4 +1,7 @@
-// Dense layers: y = act(x W^T + b), x [rows, inputs], W [outputs, inputs], float32.
+// Dense layers: y = act(x W^T + b), x [rows, inputs], W [outputs, inputs].
+//
+// Arithmetic is float32, bfloat16 (products of bfloat16, sums, bias and activation float32) or 8-bit (exact
+// integer sums; bias and activation float32); x's type chooses. The native backend has float32 alone.
 //
 // A DenseBackend is chosen once a model (oneDNN, or our own kernels) and prepares weights for it; a
 // DenseRunner belongs to one context and thread and runs prepared layers. Layers are const once prepared.
@@ -13,10 +16,24 @@
 
 namespace espalier {
 
+// How 8-bit values stand for real ones: real = scale * (stored - zero). The zero need not be whole, since it
+// ends up in a bias: an unsigned type with a zero spends no codes on values that an activation never gives.
+struct Quantisation {
+    float scale = 1, zero = 0;
+};
+
 struct DenseShape {
     size_t inputs = 0, outputs = 0;
     Activation activation = Activation::none;
     bool bias = false;
+    // Of x and of the stored weights: f32, bf16, or s8 and u8. 8-bit weights are s8 with one scale an output.
+    TensorType input = TensorType::f32;
+    // Of y: f32; what x is, where that is bf16; s8 or u8, where x is 8-bit.
+    TensorType output = TensorType::f32;
+    // Known when the layer is prepared, the same for all rows; only for 8-bit x and 8-bit y.
+    Quantisation input_quantisation, output_quantisation;
+
+    bool is_8bit() const { return input == TensorType::s8 || input == TensorType::u8; }
 };
 
 class DenseLayer {
@@ -38,10 +55,10 @@ class DenseRunner {
     DenseRunner(const DenseRunner&) = delete;
     DenseRunner& operator=(const DenseRunner&) = delete;
     virtual ~DenseRunner() = default;
-    // x: [rows, inputs], y: [rows, outputs], contiguous, not overlapping. Both buffers must hold
-    // padded_rows(rows) rows: backends may compute on whole blocks; what stands in the extra rows of x is
-    // not used for the others, and the extra rows of y are left undefined.
-    virtual void run(const DenseLayer& layer, const float* x, float* y, size_t rows) = 0;
+    // x: [rows, inputs], y: [rows, outputs], contiguous, not overlapping, of the shape's types. Both buffers
+    // hold padded_rows(rows) rows: backends may compute on whole blocks; what stands in the extra rows of x
+    // is not used for the others, and the extra rows of y are left undefined.
+    virtual void run(const DenseLayer& layer, const void* x, void* y, size_t rows) = 0;
     // Which implementation `run` takes for this layer and number of rows, for inspect and bench.
     virtual const char* implementation(const DenseLayer& layer, size_t rows) = 0;
 };
@@ -56,12 +73,14 @@ class DenseBackend {
     DenseBackend& operator=(const DenseBackend&) = delete;
     virtual ~DenseBackend() = default;
     virtual const char* name() const = 0;
-    // weight: [outputs, inputs], bias: [outputs] or null where shape.bias is false; copied. `memory` must
-    // outlive the layer.
+    // weight: [outputs, inputs], bias: [outputs] or null where shape.bias is false; copied, and rounded to
+    // the shape's type. `memory` must outlive the layer. Throws Error(unsupported) that says why where
+    // backend, build or processor lack the shape's types.
     virtual std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight,
                                                 const float* bias,
                                                 std::pmr::memory_resource* memory) const = 0;
-    virtual std::unique_ptr<DenseRunner> make_runner(int threads) const = 0;
+    // exact_rows: computes no rows but those asked for, at the price of a primitive for every number of rows.
+    virtual std::unique_ptr<DenseRunner> make_runner(int threads, bool exact_rows = false) const = 0;
 };
 
 std::unique_ptr<DenseBackend> make_native_backend(Isa isa);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "base/error.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/dense/dense.h"
@@ -53,7 +54,9 @@ class NativeRunner final : public DenseRunner {
    public:
     NativeRunner(const KernelTable& kernels, int threads) : kernels_(kernels), threads_(threads) {}
 
-    void run(const DenseLayer& layer, const float* x, float* y, size_t rows) override {
+    void run(const DenseLayer& layer, const void* x_rows, void* y_rows, size_t rows) override {
+        const auto* x = static_cast<const float*>(x_rows);
+        auto* y = static_cast<float*>(y_rows);
         const auto& packed = static_cast<const NativeLayer&>(layer).packed();
         const Activation activation = layer.shape().activation;
         // Threads take rows when there are enough for whole tiles, panels otherwise.
@@ -91,9 +94,12 @@ class NativeBackend final : public DenseBackend {
     const char* name() const override { return "native"; }
     std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight, const float* bias,
                                         std::pmr::memory_resource* memory) const override {
+        if (shape.input != TensorType::f32 || shape.output != TensorType::f32)
+            throw Error(Status::unsupported, "dense layers of %s to %s: the native backend has f32 alone",
+                        name_of(shape.input), name_of(shape.output));
         return std::make_unique<NativeLayer>(shape, weight, bias, memory);
     }
-    std::unique_ptr<DenseRunner> make_runner(int threads) const override {
+    std::unique_ptr<DenseRunner> make_runner(int threads, bool) const override {
         return std::make_unique<NativeRunner>(kernels_, threads);
     }
 

@@ -2,8 +2,8 @@
 #include <string>
 #include <vector>
 
-#include "base/checked.h"
 #include "kernels/bench_support.h"
+#include "kernels/forest/leaf_pack.h"
 
 namespace espalier::bench {
 namespace {
@@ -46,21 +46,20 @@ void leaf_forest(benchmark::State& state, Isa isa, Shape shape, size_t batch) {
     f.trees = shape.trees;
     f.depth = shape.depth;
     f.leaf_width = shape.leaf_width;
-    f.padded_width = round_up(shape.leaf_width, leaf_width_multiple);
-    const size_t groups = f.trees * f.leaves(), nodes = f.trees * (f.leaves() - 1);
+    const size_t groups = f.groups(), nodes = f.trees * (f.leaves() - 1);
     // Nodes with mean zero: every child is as likely as its sibling.
     const Numbers node(nodes * f.hidden, weight_scale(f.hidden)), threshold(nodes, 0.05F);
-    const Numbers up(groups * f.hidden * f.padded_width, weight_scale(f.hidden), 2),
-        up_bias(groups * f.padded_width);
-    const Numbers down(groups * f.leaf_width * f.hidden, weight_scale(f.leaf_width), 3),
-        leaf_bias(groups * f.hidden);
-    f.node_weight = node.data();
-    f.node_threshold = threshold.data();
-    f.up = up.data();
-    f.up_bias = up_bias.data();
-    f.down = down.data();
-    f.leaf_bias = leaf_bias.data();
-    measure(state, f, kernel_table(isa).leaf_forest, batch);
+    const Numbers up(groups * f.leaf_width * f.hidden, weight_scale(f.hidden), 2);
+    const Numbers down(groups * f.leaf_width * f.hidden, weight_scale(f.leaf_width), 3);
+    const Numbers up_bias(groups * f.leaf_width), output_bias(groups * f.hidden);
+    Numbers memory(LeafPacker::bytes(f) / sizeof(float));
+    LeafPacker packer(f, reinterpret_cast<std::byte*>(memory.data()));
+    packer.nodes(node.data(), threshold.data());
+    packer.up(up.data());
+    packer.up_bias(up_bias.data());
+    packer.down(down.data());
+    packer.output_bias(output_bias.data());
+    measure(state, packer.forest(), kernel_table(isa).leaf_forest_f32, batch);
 }
 
 void neuron_forest(benchmark::State& state, Isa isa, Shape shape, size_t batch) {
@@ -75,7 +74,7 @@ void neuron_forest(benchmark::State& state, Isa isa, Shape shape, size_t batch) 
     f.in_bias = in_bias.data();
     f.out = out.data();
     f.out_bias = out_bias.data();
-    measure(state, f, kernel_table(isa).neuron_forest, batch);
+    measure(state, f, kernel_table(isa).neuron_forest_f32, batch);
 }
 
 const bool registered = [] {

@@ -6,8 +6,14 @@ namespace espalier::avx2 {
 
 using Arch = xsimd::fma3<xsimd::avx2>;
 
-void leaf_forest(const LeafForest& forest, const ForestCall& call) {
-    leaf_forest_tokens<Arch>(forest, call);
+void leaf_forest_f32(const LeafForest& forest, const ForestCall& call) {
+    leaf_forest_tokens<Arch, TensorType::f32>(forest, call);
+}
+void leaf_forest_bf16(const LeafForest& forest, const ForestCall& call) {
+    leaf_forest_tokens<Arch, TensorType::bf16>(forest, call);
+}
+void leaf_forest_s8(const LeafForest& forest, const ForestCall& call) {
+    leaf_forest_tokens<Arch, TensorType::s8>(forest, call);
 }
 
 }  // namespace espalier::avx2

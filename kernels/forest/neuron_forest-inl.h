@@ -1,91 +1,380 @@
-// Neuron forests on vectors; specification: neuron_forest_scalar.cpp.
+// Neuron forests on vectors; specification: neuron_forest_scalar.cpp, reasons and figures: docs/kernels.md.
+//
+// A few tokens walk together, level by level, their x in the first-level cache: while one waits for its row,
+// the others compute. Nothing branches on where a token goes: half of such branches would be mispredicted,
+// and each would wait for its row first. Outputs come last, one pass over y with all rows of the path.
+//
+// Large calls walk one tree in two passes. The first takes the top levels, whose rows stay in the
+// second-level cache, in order of arrival; a counting sort then brings together what meets in a subtree, and
+// the second pass goes through the subtrees, so that each row comes from memory about once a call.
 #pragma once
-
-#include <cstring>
 
 #include "base/checked.h"
 #include "kernels/activation/activation-inl.h"
-#include "kernels/cpu/simd-inl.h"
+#include "kernels/forest/add_rows-inl.h"
 #include "kernels/forest/neuron_forest.h"
+#include "kernels/forest/neuron_plan.h"
 #include "kernels/forest/walk-inl.h"
 
 namespace espalier {
 namespace {
 
-// Four vectors of y stay in registers while all rows of the path pass.
-template <class Arch>
-inline void add_path(const NeuronForest& f, const float* a, const uint32_t* rows, size_t count, float* y) {
-    using V = Floats<Arch>;
-    constexpr size_t w = lanes<Arch>;
-    size_t i = 0;
-    for (; i + 4 * w <= f.hidden; i += 4 * w) {
-        V s0 = V::load_unaligned(y + i), s1 = V::load_unaligned(y + i + w);
-        V s2 = V::load_unaligned(y + i + 2 * w), s3 = V::load_unaligned(y + i + 3 * w);
-        for (size_t n = 0; n < count; ++n) {
-            const float* row = static_cast<const float*>(f.out) + rows[n] * f.hidden + i;
-            const V scale(a[n]);
-            s0 = xsimd::fma(scale, V::load_unaligned(row), s0);
-            s1 = xsimd::fma(scale, V::load_unaligned(row + w), s1);
-            s2 = xsimd::fma(scale, V::load_unaligned(row + 2 * w), s2);
-            s3 = xsimd::fma(scale, V::load_unaligned(row + 3 * w), s3);
-        }
-        s0.store_unaligned(y + i);
-        s1.store_unaligned(y + i + w);
-        s2.store_unaligned(y + i + 2 * w);
-        s3.store_unaligned(y + i + 3 * w);
-    }
-    for (; i < f.hidden; i += w) {
-        const size_t valid = f.hidden - i < w ? f.hidden - i : w;
-        V sum = load_partial<Arch>(y + i, valid);
-        for (size_t n = 0; n < count; ++n)
-            sum = xsimd::fma(
-                V(a[n]), V::load_unaligned(static_cast<const float*>(f.out) + rows[n] * f.hidden + i), sum);
-        store_partial<Arch>(y + i, sum, valid);
-    }
+// Into the second-level cache: a group's rows do not fit the first beside its x.
+inline void fetch(const void* row, size_t bytes) {
+    const auto* line = static_cast<const char*>(row);
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(line + i, 0, 2);
 }
 
-template <class Arch>
-inline void neuron_forest_token(const NeuronForest& f, const float* x, float* y, uint32_t* leaf,
-                                float* margin, float* a, uint32_t* rows) {
-    for (size_t k = 0; k < f.trees; ++k) {
-        leaf[k] = 0;  // the node within its tree, until the walk ends
-        margin[k] = INFINITY;
+// A dot product holds four partial sums of the 16 registers of AVX2, or of 32.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+inline constexpr size_t shared_dots = 2;
+#else
+inline constexpr size_t shared_dots = 4;
+#endif
+
+template <class Arch, TensorType type>
+class NeuronWalk {
+   public:
+    using Ops = RowOps<Arch, type>;
+    using Value = typename Ops::Value;
+    static constexpr size_t group = NeuronPlan::group;
+    // Levels of a path that one product takes.
+    static constexpr size_t word_levels = levels_a_word<type>;
+
+    NeuronWalk(const NeuronForest& forest, const ForestCall& call)
+        : f_(forest),
+          call_(call),
+          plan_(plan_neuron_forest(forest, call.tokens)),
+          x_(static_cast<const Value*>(call.x)) {
+        const NeuronLayout layout = neuron_layout(forest, plan_, call.tokens);
+        point(z_, layout.z);
+        point(x_sum_, layout.x_sum);
+        point(order_, layout.order);
+        point(buckets_, layout.buckets);
+        point(a_, layout.a);
+        point(rows_, layout.rows);
+        point(words_, layout.words);
+        point(scales_, layout.scales);
+        point(starts_, layout.starts);
+        plan_.stream = plan_.stream && reinterpret_cast<uintptr_t>(call.y) % 64 == 0;
     }
-    size_t n = 0;
-    for (size_t level = 0; level <= f.depth; ++level) {
-        for (size_t k = 0; k < f.trees; ++k, ++n) {
-            const size_t row = k * f.nodes() + leaf[k];
-            const float z = dot<Arch>(x, static_cast<const float*>(f.in) + row * f.hidden, f.hidden) +
-                            (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
-            a[n] = z;
-            rows[n] = static_cast<uint32_t>(row);
-            if (level == f.depth) continue;  // the last node's sign chooses nothing
-            margin[k] = smaller_margin(margin[k], z);
-            leaf[k] = 2 * leaf[k] + (goes_right(z, f.tie) ? 2 : 1);
+
+    void run() {
+        if (plan_.first_levels == f_.levels()) {
+            run_in_order();
+        } else {
+            run_sorted();
+        }
+        if (plan_.stream) end_streaming();
+    }
+
+   private:
+    template <class T>
+    void point(T*& place, size_t offset) {
+        place = reinterpret_cast<T*>(call_.scratch + offset);
+    }
+
+    // All levels of all trees for one group after another.
+    void run_in_order() {
+        uint32_t tokens[group];
+        for (size_t start = 0; start < call_.tokens; start += group) {
+            const size_t count = smaller(group, call_.tokens - start);
+            for (size_t i = 0; i < count; ++i)
+                tokens[i] = static_cast<uint32_t>(start + i);
+            z_base_ = start;
+            note_x_sums(tokens, count);
+            for (size_t k = 0; k < f_.trees; ++k) {
+                start_at_root(k, tokens, count);
+                walk(k, tokens, count, 0, f_.levels());
+            }
+            outputs(tokens, count, false);
         }
     }
-    const auto first_of_last_level = static_cast<uint32_t>((size_t{1} << f.depth) - 1);
-    for (size_t k = 0; k < f.trees; ++k)
-        leaf[k] -= first_of_last_level;
-    activate_values<Arch>(f.activation, a, n);
-    add_path<Arch>(f, a, rows, n, y);
-}
 
-template <class Arch>
+    // Tree by tree, top levels in order of arrival, the others subtree by subtree.
+    void run_sorted() {
+        uint32_t* const order = order_;
+        z_base_ = 0;
+        for (size_t k = 0; k < f_.trees; ++k) {
+            for (size_t start = 0; start < call_.tokens; start += group) {
+                const size_t count = smaller(group, call_.tokens - start);
+                for (size_t i = start; i < start + count; ++i)
+                    order[i] = static_cast<uint32_t>(i);
+                if (k == 0) note_x_sums(order + start, count);
+                start_at_root(k, order + start, count);
+                walk(k, order + start, count, 0, plan_.first_levels);
+            }
+            const size_t nodes = size_t{1} << plan_.first_levels;
+            sort_by_place(k, nodes, nodes - 1);
+            for (size_t start = 0; start < call_.tokens; start += group) {
+                const size_t count = smaller(group, call_.tokens - start);
+                // x of the tokens after these: by now it has left the caches.
+                for (size_t i = start + count; i < smaller(start + 2 * count, call_.tokens); ++i)
+                    fetch(x_ + order[i] * f_.hidden, f_.hidden * sizeof(Value));
+                walk(k, order + start, count, plan_.first_levels, f_.levels());
+                if (f_.trees == 1 && !plan_.outputs_by_leaf) outputs(order + start, count, false);
+            }
+        }
+        if (plan_.outputs_by_leaf) return outputs_by_leaf();
+        for (size_t start = 0; start < call_.tokens && f_.trees > 1; start += group)
+            outputs(order + start, smaller(group, call_.tokens - start), false);
+    }
+
+    // Several tokens meet in most leaves of one tree: they share all their output rows.
+    void outputs_by_leaf() {
+        sort_by_place(0, size_t{1} << f_.depth, 0);
+        const uint32_t* const order = order_;
+        for (size_t start = 0, count = 0; start < call_.tokens; start += count) {
+            const size_t most = smaller(group, call_.tokens - start);
+            const uint32_t leaf = place(order[start], 0);
+            for (count = 1; count < most && place(order[start + count], 0) == leaf; ++count) {
+            }
+            outputs(order + start, count, true);
+        }
+    }
+
+    // Where the walk of a token stands: the node, and at the end its place in the last level.
+    uint32_t& place(uint32_t token, size_t tree) { return call_.routes.leaf[token * f_.trees + tree]; }
+
+    void start_at_root(size_t k, const uint32_t* tokens, size_t count) {
+        for (size_t i = 0; i < count; ++i)
+            place(tokens[i], k) = 0;
+    }
+
+    // Counting sort of all tokens by where they stand, of `places` from `first` on; stable.
+    void sort_by_place(size_t k, size_t places, size_t first) {
+        uint32_t* starts = buckets_;
+        for (size_t b = 0; b <= places; ++b)
+            starts[b] = 0;
+        const auto count = static_cast<uint32_t>(call_.tokens);
+        for (uint32_t t = 0; t < count; ++t)
+            ++starts[place(t, k) - first + 1];
+        for (size_t b = 1; b <= places; ++b)
+            starts[b] += starts[b - 1];
+        for (uint32_t t = 0; t < count; ++t)
+            order_[starts[place(t, k) - first]++] = t;
+    }
+
+    // A group from level `from` to level `to`.
+    void walk(size_t k, const uint32_t* tokens, size_t count, size_t from, size_t to) {
+        uint32_t node[group];
+        const Value* x[group];
+        float* z_rows[group];
+        for (size_t i = 0; i < count; ++i) {
+            node[i] = place(tokens[i], k);
+            x[i] = x_ + tokens[i] * f_.hidden;
+            z_rows[i] = z(tokens[i], k);
+        }
+        for (size_t level = from; level < to; ++level) {
+            bool together = count == group;
+            for (size_t i = 1; i < count; ++i)
+                together = together && node[i] == node[0];
+            float values[group];
+            if (together) {
+                for (size_t i = 0; i < group; i += shared_dots)
+                    tests<shared_dots>(k, node[0], x + i, tokens + i, values + i);
+            }
+            for (size_t i = 0; i < count; ++i) {
+                if (!together) tests<1>(k, node[i], x + i, tokens + i, values + i);
+                z_rows[i][level] = values[i];
+                node[i] = 2 * node[i] + 1 + (goes_right(values[i], f_.tie) ? 1 : 0);
+                if (plan_.fetch && level >= plan_.near_levels && level + 1 < to) {
+                    fetch(in_row(k, node[i]), f_.hidden * sizeof(Value));
+                    fetch(out_row(k, node[i]), f_.hidden * sizeof(Value));
+                }
+            }
+        }
+        // Past the last level stands the child that there is not.
+        const auto past = static_cast<uint32_t>(f_.nodes());
+        for (size_t i = 0; i < count; ++i)
+            place(tokens[i], k) = to == f_.levels() ? (node[i] - past) / 2 : node[i];
+    }
+
+    const Value* in_row(size_t k, size_t node) const {
+        return static_cast<const Value*>(f_.in) + (k * f_.nodes() + node) * f_.hidden;
+    }
+    const Value* out_row(size_t k, size_t node) const {
+        return static_cast<const Value*>(f_.out) + (k * f_.nodes() + node) * f_.hidden;
+    }
+
+    // The pre-activations of a node's neuron for `count` tokens.
+    template <size_t count>
+    void tests(size_t k, size_t node, const Value* const* x, const uint32_t* tokens, float* values) {
+        const size_t row = k * f_.nodes() + node;
+        if constexpr (type == TensorType::s8) {
+            int32_t sums[count];
+            dots<Ops, count>(in_row(k, node), x, f_.hidden, sums);
+            for (size_t t = 0; t < count; ++t) {
+                if constexpr (Ops::row_offset != 0) sums[t] -= Ops::row_offset * x_sum_[tokens[t] - z_base_];
+                values[t] = static_cast<float>(sums[t]) * (f_.in_scale[row] * call_.x_scale[tokens[t]]);
+            }
+        } else {
+            dots<Ops, count>(in_row(k, node), x, f_.hidden, values);
+        }
+        if (f_.in_bias == nullptr) return;
+        for (size_t t = 0; t < count; ++t)
+            values[t] += f_.in_bias[row];
+    }
+
+    // The sum of each token's 8-bit values, where products move rows up by an offset.
+    void note_x_sums([[maybe_unused]] const uint32_t* tokens, [[maybe_unused]] size_t count) {
+        if constexpr (type == TensorType::s8) {
+            if constexpr (Ops::row_offset != 0) {
+                for (size_t i = 0; i < count; ++i) {
+                    const Value* x = x_ + tokens[i] * f_.hidden;
+                    int32_t sum = 0;
+                    for (size_t c = 0; c < f_.hidden; ++c)
+                        sum += x[c];
+                    x_sum_[tokens[i] - z_base_] = sum;
+                }
+            }
+        }
+    }
+
+    // A token's pre-activations: [trees, levels].
+    float* z(uint32_t token, size_t tree) { return z_ + ((token - z_base_) * f_.trees + tree) * f_.levels(); }
+
+    // Levels of a tree's path in whole words: the levels beyond the last count nothing.
+    size_t padded_levels() const { return round_up(f_.levels(), word_levels); }
+    size_t path() const { return f_.trees * padded_levels(); }
+
+    // Outputs of a group: block by block of columns, so that rows which paths share are in the first-level
+    // cache for the second of them.
+    // together: all of one leaf.
+    void outputs(const uint32_t* tokens, size_t count, bool together) {
+        for (size_t i = 0; i < count; ++i) {
+            for (size_t k = 0; k < f_.trees; ++k) {
+                note_margin(tokens[i], k);
+                float* a = a_ + i * path() + k * padded_levels();
+                __builtin_memcpy(a, z(tokens[i], k), f_.levels() * sizeof(float));
+                for (size_t level = f_.levels(); level < padded_levels(); ++level)
+                    a[level] = 0;
+            }
+        }
+        activate_values<Arch>(f_.activation, a_, count * path());
+        OutputRow out[group];
+        for (size_t i = 0; i < count; ++i) {
+            out[i] = {call_.y + tokens[i] * f_.hidden, f_.out_bias, f_.hidden, call_.accumulate,
+                      plan_.stream};
+            for (size_t k = 0; k < f_.trees; ++k)
+                note_path(i * f_.trees + k, k, place(tokens[i], k));
+        }
+        switch (together ? count : 0) {
+            case 2:
+                return add_rows<2>(out, 0);
+            case 3:
+                return add_rows<3>(out, 0);
+            case 4:
+                return add_rows<4>(out, 0);
+            default:
+                break;
+        }
+        add_rows_apart(out, count);
+    }
+
+    // Columns that words cover, then the others.
+    size_t word_end() const { return word_levels > 1 ? f_.hidden / word_columns * word_columns : 0; }
+
+    // `tokens` tokens of one leaf, from the group's token `first` on.
+    template <size_t tokens>
+    void add_rows(const OutputRow* out, size_t first) {
+        if constexpr (word_levels > 1) {
+            for (size_t column = 0; column < word_end(); column += word_columns)
+                add_words<tokens>(out, word_path(first), column);
+        }
+        if (word_end() == f_.hidden) return;
+        unround(tokens);
+        for (size_t column = word_end(); column < f_.hidden; column += block_columns<Arch>)
+            add_block<Arch, tokens>(out, a_ + first * path(), rows_ + first * path(), path(), column);
+    }
+
+    // Tokens of different leaves.
+    void add_rows_apart(const OutputRow* out, size_t count) {
+        if constexpr (word_levels > 1) {
+            for (size_t column = 0; column < word_end(); column += word_columns) {
+                for (size_t i = 0; i < count; ++i)
+                    add_words<1>(out + i, word_path(i), column);
+            }
+        }
+        if (word_end() == f_.hidden) return;
+        unround(count);
+        for (size_t column = word_end(); column < f_.hidden; column += block_columns<Arch>) {
+            for (size_t i = 0; i < count; ++i)
+                add_block<Arch, 1>(out + i, a_ + i * path(), rows_ + i * path(), path(), column);
+        }
+    }
+
+    // The smallest |z| of the levels that choose (the last one's sign chooses nothing), NaN before all
+    // others.
+    void note_margin(uint32_t token, size_t k) {
+        const float* values = z(token, k);
+        float margin = INFINITY;
+        for (size_t level = 0; level < f_.depth; ++level)
+            margin = smaller_margin(margin, values[level]);
+        call_.routes.margin[token * f_.trees + k] = margin;
+    }
+
+    // Path number `at` of the group, of tree k: its rows, and its activations as they multiply them.
+    void note_path(size_t at, size_t k, uint32_t leaf) {
+        const size_t last = leaf + (size_t{1} << f_.depth);  // the last node, numbered from 1
+        float* a = a_ + at * padded_levels();
+        const Value** rows = rows_ + at * padded_levels();
+        for (size_t level = 0; level < padded_levels(); ++level) {
+            const size_t node = (level < f_.depth ? last >> (f_.depth - level) : last) - 1;
+            rows[level] = out_row(k, node);
+            if constexpr (type == TensorType::bf16) a[level] = rounded_to_bf16(a[level]);
+            if constexpr (type == TensorType::s8) a[level] *= f_.out_scale[k * f_.nodes() + node];
+        }
+        if constexpr (type == TensorType::s8) scales_[at] = round_to_steps(a, padded_levels());
+        if constexpr (word_levels == 2) pack_pairs(a, padded_levels(), words_ + at * words_a_tree());
+        if constexpr (word_levels == 4)
+            starts_[at] = pack_quads(a, padded_levels(), words_ + at * words_a_tree());
+        if constexpr (type == TensorType::s8 && word_levels == 1) {
+            for (size_t level = 0; level < padded_levels(); ++level)
+                a[level] *= scales_[at];
+        }
+    }
+
+    // Columns beyond the last whole block of words take steps times scale.
+    void unround(size_t count) {
+        if constexpr (type == TensorType::s8 && word_levels > 1) {
+            for (size_t at = 0; at < count * f_.trees; ++at) {
+                for (size_t level = 0; level < padded_levels(); ++level)
+                    a_[at * padded_levels() + level] *= scales_[at];
+            }
+        } else {
+            static_cast<void>(count);
+        }
+    }
+
+    size_t words_a_tree() const { return padded_levels() / word_levels; }
+    WordPath<Value> word_path(size_t i) const {
+        const size_t first = i * f_.trees;
+        return {words_ + first * words_a_tree(),
+                rows_ + i * path(),
+                f_.trees,
+                words_a_tree(),
+                scales_ + first,
+                starts_ + first};
+    }
+
+    static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+    const NeuronForest& f_;
+    const ForestCall& call_;
+    NeuronPlan plan_;
+    const Value* x_;
+    float *z_ = nullptr, *a_ = nullptr, *scales_ = nullptr;
+    int32_t *x_sum_ = nullptr, *starts_ = nullptr;
+    uint32_t *order_ = nullptr, *buckets_ = nullptr, *words_ = nullptr;
+    const Value** rows_ = nullptr;
+    size_t z_base_ = 0;  // the token whose values stand first in z and x_sum
+};
+
+template <class Arch, TensorType type>
 inline void neuron_forest_tokens(const NeuronForest& f, const ForestCall& call) {
-    const auto* x = static_cast<const float*>(call.x);
-    const size_t tokens = call.tokens;
-    float* y = call.y;
-    const ForestRoutes& routes = call.routes;
-    std::byte* scratch = call.scratch;
-    if (!call.accumulate) std::memset(y, 0, tokens * f.hidden * sizeof(float));
-    auto* a = reinterpret_cast<float*>(scratch);
-    auto* rows = reinterpret_cast<uint32_t*>(scratch + round_up(f.trees * (f.depth + 1) * sizeof(float), 64));
-    for (size_t t = 0; t < tokens; ++t, x += f.hidden, y += f.hidden) {
-        for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i)
-            y[i] += f.out_bias[i];
-        neuron_forest_token<Arch>(f, x, y, routes.leaf + t * f.trees, routes.margin + t * f.trees, a, rows);
-    }
+    NeuronWalk<Arch, type>(f, call).run();
 }
 
 }  // namespace

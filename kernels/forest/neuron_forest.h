@@ -20,13 +20,15 @@ struct NeuronForest {
     const float* out_bias = nullptr;  // [hidden], or null
 
     size_t nodes() const { return (size_t{2} << depth) - 1; }
+    size_t levels() const { return depth + 1; }
 };
 
 // Bytes of scratch, 64-byte aligned, for a call on at most `tokens` tokens.
 size_t scratch_bytes(const NeuronForest& forest, size_t tokens);
 
 // 8-bit: z is the exact integer product times both scales, plus the bias; the activations of a token, times
-// their rows' scales, are rounded to 8 bits with one scale a token before they meet the 8-bit output rows.
+// their rows' scales, are rounded to 8 bits with one scale a token and tree before they meet the 8-bit output
+// rows; a token with an activation that is infinite or NaN has a NaN output.
 // bf16: products are exact, sums float32; activations are rounded to bf16.
 using NeuronForestKernel = void (*)(const NeuronForest& forest, const ForestCall& call);
 

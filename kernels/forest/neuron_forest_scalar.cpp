@@ -2,51 +2,131 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/checked.h"
+#include "base/float16.h"
 #include "kernels/activation/activation.h"
 #include "kernels/cpu/scalar.h"
+#include "kernels/forest/neuron_plan.h"
 #include "kernels/forest/walk_scalar.h"
 
-namespace espalier {
+namespace espalier::scalar {
+namespace {
 
-// One token's path through all trees: pre-activations and the rows they scale.
-size_t scratch_bytes(const NeuronForest& forest, size_t) {
-    const size_t path = forest.trees * (forest.depth + 1);
-    return round_up(path * sizeof(float), 64) + round_up(path * sizeof(uint32_t), 64);
+// What differs between stored types: a node's test, and how its row is added to the output.
+
+float test(const NeuronForest& f, size_t row, const float* x, float) {
+    return dot(x, static_cast<const float*>(f.in) + row * f.hidden, f.hidden);
 }
 
-}  // namespace espalier
+float test(const NeuronForest& f, size_t row, const uint16_t* x, float) {
+    const uint16_t* weights = static_cast<const uint16_t*>(f.in) + row * f.hidden;
+    float sum = 0;
+    for (size_t i = 0; i < f.hidden; ++i)
+        sum += float_from_bfloat(x[i]) * float_from_bfloat(weights[i]);
+    return sum;
+}
 
-namespace espalier::scalar {
+float test(const NeuronForest& f, size_t row, const int8_t* x, float x_scale) {
+    const int8_t* weights = static_cast<const int8_t*>(f.in) + row * f.hidden;
+    int32_t sum = 0;
+    for (size_t i = 0; i < f.hidden; ++i)
+        sum += int32_t{x[i]} * weights[i];
+    return static_cast<float>(sum) * (f.in_scale[row] * x_scale);
+}
 
-void neuron_forest(const NeuronForest& f, const ForestCall& call) {
-    const auto* x = static_cast<const float*>(call.x);
+// A node of a path: its row among all, its activation.
+struct Step {
+    size_t row;
+    float a;
+};
+
+void add_path(const NeuronForest& f, const float*, Step* path, size_t count, float* y) {
+    const auto* out = static_cast<const float*>(f.out);
+    for (size_t n = 0; n < count; ++n) {
+        for (size_t i = 0; i < f.hidden; ++i)
+            y[i] += path[n].a * out[path[n].row * f.hidden + i];
+    }
+}
+
+// Activations are rounded to bf16.
+void add_path(const NeuronForest& f, const uint16_t*, Step* path, size_t count, float* y) {
+    const auto* out = static_cast<const uint16_t*>(f.out);
+    for (size_t n = 0; n < count; ++n) {
+        const float a = float_from_bfloat(bfloat_from_float(path[n].a));
+        for (size_t i = 0; i < f.hidden; ++i)
+            y[i] += a * float_from_bfloat(out[path[n].row * f.hidden + i]);
+    }
+}
+
+// Activations, times the scales of their rows, are rounded to 8 bits with one scale a token and tree.
+// Infinities and NaN have no 8-bit form: they make the whole output NaN.
+void add_path(const NeuronForest& f, const int8_t*, Step* path, size_t count, float* y) {
+    const auto* out = static_cast<const int8_t*>(f.out);
+    for (size_t start = 0; start < count; start += f.levels()) {
+        const size_t end = start + f.levels();
+        float largest = 0;
+        bool finite = true;
+        for (size_t n = start; n < end; ++n) {
+            path[n].a *= f.out_scale[path[n].row];
+            finite = finite && std::isfinite(path[n].a);
+            largest = std::fmax(largest, std::fabs(path[n].a));
+        }
+        const float scale = finite ? largest / 127.0F : NAN;
+        for (size_t i = 0; i < f.hidden; ++i) {
+            int32_t sum = 0;
+            for (size_t n = start; n < end && scale > 0; ++n) {
+                const float step = std::nearbyint(path[n].a / scale);
+                sum += static_cast<int32_t>(std::fmin(std::fmax(step, -127.0F), 127.0F)) *
+                       out[path[n].row * f.hidden + i];
+            }
+            y[i] += static_cast<float>(sum) * scale;
+        }
+    }
+}
+
+template <class Value>
+void neuron_forest_rows(const NeuronForest& f, const ForestCall& call) {
+    // The path lies where the other instruction sets keep theirs: nothing is allocated.
+    auto* path = reinterpret_cast<Step*>(call.scratch);
+    const auto* x = static_cast<const Value*>(call.x);
     float* y = call.y;
-    const ForestRoutes& routes = call.routes;
-    if (!call.accumulate) std::fill(y, y + call.tokens * f.hidden, 0.0F);
     for (size_t t = 0; t < call.tokens; ++t, x += f.hidden, y += f.hidden) {
+        if (!call.accumulate) std::fill(y, y + f.hidden, 0.0F);
         for (size_t i = 0; i < f.hidden && f.out_bias != nullptr; ++i)
             y[i] += f.out_bias[i];
+        size_t n = 0;
         for (size_t k = 0; k < f.trees; ++k) {
             size_t node = 0, last = 0;
             float margin = INFINITY;
             for (size_t level = 0; level <= f.depth; ++level) {
                 const size_t row = k * f.nodes() + node;
-                const float z = dot(x, static_cast<const float*>(f.in) + row * f.hidden, f.hidden) +
+                const float z = test(f, row, x, call.x_scale != nullptr ? call.x_scale[t] : 1.0F) +
                                 (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
-                float a = z;
-                activate(f.activation, &a, 1);
-                for (size_t i = 0; i < f.hidden; ++i)
-                    y[i] += a * static_cast<const float*>(f.out)[row * f.hidden + i];
+                path[n] = {row, z};
+                activate(f.activation, &path[n++].a, 1);
                 if (level < f.depth)
                     margin = smaller_margin(margin, z);  // the last node's sign chooses nothing
                 last = node;
                 node = 2 * node + (goes_right(z, f.tie) ? 2 : 1);
             }
-            routes.leaf[t * f.trees + k] = static_cast<uint32_t>(last - ((size_t{1} << f.depth) - 1));
-            routes.margin[t * f.trees + k] = margin;
+            call.routes.leaf[t * f.trees + k] = static_cast<uint32_t>(last - ((size_t{1} << f.depth) - 1));
+            call.routes.margin[t * f.trees + k] = margin;
         }
+        add_path(f, x, path, n, y);
     }
+}
+
+}  // namespace
+
+void neuron_forest_f32(const NeuronForest& forest, const ForestCall& call) {
+    neuron_forest_rows<float>(forest, call);
+}
+
+void neuron_forest_bf16(const NeuronForest& forest, const ForestCall& call) {
+    neuron_forest_rows<uint16_t>(forest, call);
+}
+
+void neuron_forest_s8(const NeuronForest& forest, const ForestCall& call) {
+    neuron_forest_rows<int8_t>(forest, call);
 }
 
 }  // namespace espalier::scalar

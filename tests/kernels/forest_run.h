@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "tests/kernels/forest_support.h"
+#include "tests/kernels/leaf_fixture.h"
 
 namespace espalier::test {
 

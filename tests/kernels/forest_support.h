@@ -12,6 +12,7 @@ struct ForestSize {
     size_t hidden = 1, trees = 1, depth = 0, leaf_width = 0;
     bool up_bias = true, output_bias = true;
     bool integers = false;  // small integers: every sum is exact, ties are frequent, budgets are zero
+    size_t shared_width = 0;  // leaf forests only
 };
 
 // What a kernel call gives, in guarded buffers of exactly the size it may write.
@@ -59,110 +60,6 @@ inline void note_margin(ExpectedToken& out, const Dot& test) {
     }
 }
 
-class LeafFixture {
-   public:
-    using Kernel = LeafForestKernel;
-    LeafFixture(const ForestSize& size, Random& random)
-        : padded_(round_up(size.leaf_width, leaf_width_multiple)),
-          groups_(size.trees << size.depth),
-          node_weight_(size.trees * ((size_t{1} << size.depth) - 1) * size.hidden),
-          node_threshold_(size.trees * ((size_t{1} << size.depth) - 1)),
-          up_(groups_ * size.hidden * padded_),
-          up_bias_(groups_ * padded_),
-          down_(groups_ * size.leaf_width * size.hidden, 64),
-          leaf_bias_(groups_ * size.hidden, 64) {
-        const auto inputs = static_cast<double>(size.hidden);
-        fill(node_weight_, random, size, inputs);
-        fill(node_threshold_, random, size, 16);
-        fill(up_, random, size, inputs);
-        fill(up_bias_, random, size, 16);
-        fill(down_, random, size, static_cast<double>(size.leaf_width));
-        fill(leaf_bias_, random, size, 16);
-        clear_padding(size);
-        forest.hidden = size.hidden;
-        forest.trees = size.trees;
-        forest.depth = size.depth;
-        forest.leaf_width = size.leaf_width;
-        forest.padded_width = padded_;
-        forest.node_weight = size.depth > 0 ? node_weight_.data() : nullptr;
-        forest.node_threshold = size.depth > 0 ? node_threshold_.data() : nullptr;
-        forest.up = size.leaf_width > 0 ? up_.data() : nullptr;
-        forest.down = size.leaf_width > 0 ? down_.data() : nullptr;
-        forest.up_bias = size.leaf_width > 0 && size.up_bias ? up_bias_.data() : nullptr;
-        forest.leaf_bias = size.output_bias ? leaf_bias_.data() : nullptr;
-    }
-    static Kernel kernel(const KernelTable& table) { return table.leaf_forest; }
-    Buffer<float>& thresholds() { return node_threshold_; }
-    bool intact() {
-        return node_weight_.intact() && node_threshold_.intact() && up_.intact() && up_bias_.intact() &&
-               down_.intact() && leaf_bias_.intact();
-    }
-    ExpectedToken expected(const float* x, const float* y) const;
-    LeafForest forest;
-
-   private:
-    void clear_padding(const ForestSize& size) {
-        for (size_t g = 0; g < groups_; ++g) {
-            for (size_t n = size.leaf_width; n < padded_; ++n) {
-                up_bias_[g * padded_ + n] = 0;
-                for (size_t i = 0; i < size.hidden; ++i)
-                    up_[(g * size.hidden + i) * padded_ + n] = 0;
-            }
-        }
-    }
-    uint32_t walk(const float* x, size_t tree, ExpectedToken& out) const;
-
-    size_t padded_, groups_;
-    Buffer<float> node_weight_, node_threshold_, up_, up_bias_, down_, leaf_bias_;
-};
-
-inline uint32_t LeafFixture::walk(const float* x, size_t tree, ExpectedToken& out) const {
-    const LeafForest& f = forest;
-    size_t node = 0;
-    for (size_t level = 0; level < f.depth; ++level) {
-        const size_t row = tree * (f.leaves() - 1) + node;
-        const Dot test = dot(x, f.node_weight + row * f.hidden, 1, f.hidden, -f.node_threshold[row]);
-        note_margin(out, test);
-        node = 2 * node + (right(test.value, f.tie) ? 2 : 1);
-    }
-    return static_cast<uint32_t>(node - (f.leaves() - 1));
-}
-
-inline ExpectedToken LeafFixture::expected(const float* x, const float* y) const {
-    const LeafForest& f = forest;
-    ExpectedToken out;
-    out.y.assign(y, y + f.hidden);
-    std::vector<double> absolute(f.hidden), carried(f.hidden);
-    for (size_t i = 0; i < f.hidden; ++i)
-        absolute[i] = std::fabs(y[i]);
-    for (size_t k = 0; k < f.trees; ++k) {
-        out.margin.push_back(INFINITY);
-        out.margin_budget.push_back(0);
-        out.leaf.push_back(walk(x, k, out));
-        const size_t g = k * f.leaves() + out.leaf.back();
-        for (size_t i = 0; i < f.hidden && f.leaf_bias != nullptr; ++i) {
-            out.y[i] += f.leaf_bias[g * f.hidden + i];
-            absolute[i] += std::fabs(f.leaf_bias[g * f.hidden + i]);
-        }
-        for (size_t n = 0; n < f.leaf_width; ++n) {
-            const float bias = f.up_bias != nullptr ? f.up_bias[g * f.padded_width + n] : 0;
-            const float* column = f.up + g * f.hidden * f.padded_width + n;
-            const Dot z = dot(x, column, f.padded_width, f.hidden, bias);
-            const double a = activated(f.activation, z.value);
-            const double slack = 1.2 * z.budget + activation_budget(f.activation, z.value);
-            for (size_t i = 0; i < f.hidden; ++i) {
-                const double weight = f.down[(g * f.leaf_width + n) * f.hidden + i];
-                out.y[i] += a * weight;
-                absolute[i] += std::fabs(a * weight);
-                carried[i] += slack * std::fabs(weight);
-            }
-        }
-    }
-    for (size_t i = 0; i < f.hidden; ++i)
-        out.budget.push_back(carried[i] + sum_budget(f.trees * (f.leaf_width + 2), absolute[i]));
-    return out;
-}
-
 class NeuronFixture {
    public:
     using Kernel = NeuronForestKernel;
@@ -184,7 +81,7 @@ class NeuronFixture {
         forest.out = out_.data();
         forest.out_bias = size.output_bias ? out_bias_.data() : nullptr;
     }
-    static Kernel kernel(const KernelTable& table) { return table.neuron_forest; }
+    static Kernel kernel(const KernelTable& table) { return table.neuron_forest_f32; }
     Buffer<float>& thresholds() { return in_bias_; }
     bool intact() { return in_.intact() && in_bias_.intact() && out_.intact() && out_bias_.intact(); }
     ExpectedToken expected(const float* x, const float* y) const;

@@ -1,10 +1,13 @@
 # Kernels of every instruction set against double precision.
 espalier_test(kernels/activation_test.cpp)
 espalier_test(kernels/attention_test.cpp)
+espalier_test(kernels/dense_low_precision_test.cpp)
 espalier_test(kernels/dense_native_test.cpp)
 espalier_test(kernels/dense_onednn_test.cpp)
 espalier_test(kernels/forest_edge_test.cpp)
 espalier_test(kernels/forest_reference_test.cpp)
+espalier_test(kernels/leaf_forest_types_test.cpp)
+espalier_test(kernels/neuron_forest_types_test.cpp)
 espalier_test(kernels/norm_test.cpp)
 espalier_test(kernels/number_types_test.cpp)
 

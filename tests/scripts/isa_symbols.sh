@@ -10,7 +10,7 @@ checked=0
 found=0
 for object in "$@"; do
     case $(basename "$object") in
-        *_avx2.cpp.o | *_avx512.cpp.o | *_neon.cpp.o) ;;
+        *_avx2.cpp.o | *_avx512*.cpp.o | *_neon.cpp.o) ;;
         *) continue ;;
     esac
     checked=$((checked + 1))

@@ -1,0 +1,343 @@
+// The register-blocked product with packed panels (panel.h), for rows of every type:
+//
+//   C[r, :] = finish(start + sum over sources of sum_k A[r, k] * B[k, :])
+//
+// Where rows of A lie is given by a function of the row, so that scattered tokens need no gathering; `start`
+// and `finish` make and take a vector of sums, so that bias, scales and stores happen in registers. Each sum
+// runs over k in order, whatever the tile it falls in: a row's result does not depend on its neighbours.
+//
+// PanelOps<Arch, type> says how a word of A meets a vector of B, by the best that the flags of the including
+// file allow. Intrinsics where xsimd 8.1 lacks the operation.
+#pragma once
+
+#include <bit>
+
+#include "kernels/cpu/simd-inl.h"
+#include "kernels/dense/panel.h"
+
+namespace espalier {
+namespace {
+
+// Rows and vectors of a tile: 24 of 32 registers are sums (6 x 4), or 12 of 16 (6 x 2); fewer rows where
+// words of A must be split in two before they are multiplied.
+template <class Arch>
+inline constexpr bool many_registers = true;
+#if defined(__AVX2__)
+template <>
+inline constexpr bool many_registers<xsimd::fma3<xsimd::avx2>> = false;
+#endif
+
+[[gnu::always_inline]] inline uint32_t load_word(const std::byte* place) {
+    uint32_t word;
+    __builtin_memcpy(&word, place, sizeof(word));
+    return word;
+}
+
+template <class Arch, TensorType type>
+struct PanelOps;
+
+template <class Arch>
+struct PanelOps<Arch, TensorType::f32> {
+    using Sum = Floats<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 6, vectors = many_registers<Arch> ? 4 : 2;
+
+    // sum += A's word of every row times the vectors at b.
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        Sum column[width];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v)
+            column[v] = Sum::load_unaligned(reinterpret_cast<const float*>(b) + v * lanes<Arch>);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const Sum value(std::bit_cast<float>(word(r)));
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; ++v)
+                sum[r][v] = xsimd::fma(value, column[v], sum[r][v]);
+        }
+    }
+};
+
+#if defined(__AVX512BF16__)
+template <class Arch>
+struct PanelOps<Arch, TensorType::bf16> {
+    using Sum = Floats<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 6, vectors = 4;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        __m512i column[width];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v)
+            column[v] = _mm512_loadu_si512(b + v * 16);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; ++v)
+                sum[r][v] = _mm512_dpbf16_ps(sum[r][v], reinterpret_cast<__m512bh>(value),
+                                             reinterpret_cast<__m512bh>(column[v]));
+        }
+    }
+};
+#else
+// Both halves of a word widened to float32: two fused multiply-adds a word.
+template <class Arch>
+struct PanelOps<Arch, TensorType::bf16> {
+    using Sum = Floats<Arch>;
+    using Register = Sum;
+    using Words = xsimd::batch<uint32_t, Arch>;
+    static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        Sum low[height], high[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            low[r] = Sum(std::bit_cast<float>(word(r) << 16));
+            high[r] = Sum(std::bit_cast<float>(word(r) & 0xffff0000u));
+        }
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            const Words pair = Words::load_unaligned(b + v * lanes<Arch>);
+            const Sum first = xsimd::bitwise_cast<Sum>(pair << 16);
+            const Sum second = xsimd::bitwise_cast<Sum>(pair & Words(0xffff0000u));
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; ++r)
+                sum[r][v] = xsimd::fma(high[r], second, xsimd::fma(low[r], first, sum[r][v]));
+        }
+    }
+};
+#endif
+
+// 8-bit: B's values stand 128 too high, so that sums hold 128 * (sum of A's row) too much; who calls takes it
+// off in `start`. Sums are exact for k up to 2^31 / (255 * 127) = 66,311.
+#if defined(__AVX512VNNI__)
+template <class Arch>
+struct PanelOps<Arch, TensorType::s8> {
+    using Sum = xsimd::batch<int32_t, Arch>;
+    using Register = __m512i;
+    static constexpr size_t rows = 6, vectors = 4;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Register (&sum)[height][width], const uint32_t* b,
+                                            const Word& word) {
+        __m512i column[width];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v)
+            column[v] = _mm512_loadu_si512(b + v * 16);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; ++v)
+                // Written out: GCC 12 copies and spills sums around the intrinsic.
+                asm("vpdpbusd %2, %1, %0" : "+v"(sum[r][v]) : "v"(column[v]), "v"(value));
+        }
+    }
+};
+#elif defined(__ARM_NEON)
+template <class Arch>
+struct PanelOps<Arch, TensorType::s8> {
+    using Sum = xsimd::batch<int32_t, Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 4, vectors = 4;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        int16x8_t value[height];
+        for (size_t r = 0; r < height; ++r)
+            value[r] = vmovl_s8(vcreate_s8(word(r) | static_cast<uint64_t>(word(r)) << 32));
+        for (size_t v = 0; v < width; ++v) {
+            const uint8x16_t quads = vreinterpretq_u8_u32(vld1q_u32(b + v * 4));
+            const int16x8_t first = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(quads)));
+            const int16x8_t second = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(quads)));
+            // A product is at most 255 * 128 in size: it fits 16 bits.
+            for (size_t r = 0; r < height; ++r) {
+                const int32x4_t pairs0 = vpaddlq_s16(vmulq_s16(first, value[r]));
+                const int32x4_t pairs1 = vpaddlq_s16(vmulq_s16(second, value[r]));
+                sum[r][v] = sum[r][v] + Sum(vpaddq_s32(pairs0, pairs1));
+            }
+        }
+    }
+};
+#else
+// A word's even and odd bytes as 16-bit numbers: two vpmaddwd, which cannot overflow.
+template <class Arch>
+struct PanelOps<Arch, TensorType::s8> {
+    using Sum = xsimd::batch<int32_t, Arch>;
+    using Register = Sum;
+    using Shorts = xsimd::batch<int16_t, Arch>;
+    static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
+
+    static Sum pairs(Sum a, Sum b) {
+#if defined(__AVX512BW__)
+        return Sum(_mm512_madd_epi16(a, b));
+#else
+        return Sum(_mm256_madd_epi16(a, b));
+#endif
+    }
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        Sum even[height], odd[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const Shorts value = xsimd::bitwise_cast<Shorts>(Sum(static_cast<int32_t>(word(r))));
+            even[r] = xsimd::bitwise_cast<Sum>((value << 8) >> 8);
+            odd[r] = xsimd::bitwise_cast<Sum>(value >> 8);
+        }
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            using Words = xsimd::batch<uint32_t, Arch>;
+            using Unsigned = xsimd::batch<uint16_t, Arch>;
+            const Words quads = Words::load_unaligned(b + v * lanes<Arch>);
+            const Sum first = xsimd::bitwise_cast<Sum>(quads & Words(0x00ff00ffu));
+            const Sum second = xsimd::bitwise_cast<Sum>(xsimd::bitwise_cast<Unsigned>(quads) >> 8);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; ++r)
+                sum[r][v] = sum[r][v] + (pairs(first, even[r]) + pairs(second, odd[r]));
+        }
+    }
+};
+#endif
+
+// One product's B: `b` is one panel of a packed matrix. Rows of A have its k in `groups` whole words from
+// `first_word` on.
+struct PanelSource {
+    const uint32_t* b = nullptr;
+    size_t groups = 0, first_word = 0;
+};
+
+struct PanelJob {
+    PanelSource source[2];
+    size_t sources = 0;
+    size_t columns = 0;                // of the panel: its stride, in words
+    const uint32_t* a_tail = nullptr;  // [rows]: a last word of A's rows, after those of the last source
+    // Fetched meanwhile into the second-level cache: what the next product reads, `ahead_lines` cache lines a
+    // tile.
+    const std::byte* ahead = nullptr;
+    size_t ahead_lines = 0;
+};
+
+template <class Ops>
+inline size_t panel_tiles(size_t count) {
+    return (count + Ops::rows - 1) / Ops::rows;
+}
+
+// What a tile fetches for the tiles after it, a line of each at a step, so that the misses stand in nobody's
+// way: the first-level cache waits for only about two dozen at a time.
+template <size_t height>
+struct Fetcher {
+    const std::byte* row[height];  // of the next tile
+    size_t row_bytes = 0;          // how much of them
+    const std::byte* ahead = nullptr;
+    size_t lines = 0;  // left, from `ahead` on
+    size_t at = 0, offset = 0;
+
+    [[gnu::always_inline]] void step() {
+        if (offset < row_bytes) {
+            __builtin_prefetch(row[at] + offset);
+            if (++at == height) {
+                at = 0;
+                offset += 64;
+            }
+        }
+        if (lines > 0) {
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += 64;
+            --lines;
+        }
+    }
+};
+
+// Rows: functions of the row and of the tile, all inlined.
+//   a(r)                    where A's row r begins
+//   start(row, c, sums)     what the sums of the tile at row and column c begin with
+//   finish(row, c, sums)    where they go
+//   next(r, c), next_bytes(columns)
+//                           what to fetch for row r of the next tile, which begins at column c of the panel:
+//                           rows lie scattered and are too short for the processor to guess
+template <class Ops, size_t height, size_t width, class Rows>
+[[gnu::noinline]] void panel_tile(const PanelJob& job, size_t row, size_t column, const Rows& rows) {
+    constexpr size_t w = Ops::Sum::size;
+    typename Ops::Register sum[height][width];
+    const std::byte* base[height];
+    Fetcher<height> fetcher;
+    fetcher.row_bytes = rows.next_bytes(width * w);
+    fetcher.ahead = job.ahead;
+    fetcher.lines = job.ahead_lines;
+#pragma GCC unroll 8
+    for (size_t r = 0; r < height; ++r) {
+        base[r] = rows.a(row + r);
+        fetcher.row[r] = rows.next(row + r + height, column);
+    }
+    rows.start(row, column, sum);
+    for (size_t s = 0; s < job.sources; ++s) {
+        const PanelSource& source = job.source[s];
+        const uint32_t* b = source.b + column;
+        const std::byte* a[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r)
+            a[r] = base[r] + source.first_word * 4;
+        for (size_t k = 0; k < source.groups; ++k, b += job.columns) {
+            Ops::template step<height, width>(
+                sum, b, [&](size_t r) __attribute__((always_inline)) { return load_word(a[r] + k * 4); });
+            fetcher.step();
+        }
+        if (job.a_tail != nullptr && s + 1 == job.sources)
+            Ops::template step<height, width>(
+                sum, b, [&](size_t r) __attribute__((always_inline)) { return job.a_tail[row + r]; });
+    }
+    rows.finish(row, column, sum);
+}
+
+template <class Ops, size_t height, size_t width, class Rows>
+inline void panel_tile_of(size_t count, const PanelJob& job, size_t row, size_t column, const Rows& rows) {
+    if constexpr (height > 0) {
+        if (count == height) {
+            panel_tile<Ops, height, width>(job, row, column, rows);
+        } else {
+            panel_tile_of<Ops, height - 1, width>(count, job, row, column, rows);
+        }
+    }
+}
+
+// All rows of `width` vectors of one panel, in tiles of nearly equal height: a last tile of one row would
+// wait for its own sums.
+template <class Ops, size_t width, class Rows>
+inline void panel_strip(const PanelJob& job, size_t count, size_t column, const Rows& rows) {
+    PanelJob part = job;
+    for (size_t row = 0, left = panel_tiles<Ops>(count); left > 0; --left) {
+        const size_t height = (count - row + left - 1) / left;
+        panel_tile_of<Ops, Ops::rows, width>(height, part, row, column, rows);
+        part.ahead += job.ahead_lines * 64;
+        row += height;
+    }
+}
+
+// C of `count` rows and the columns of one panel.
+template <class Ops, class Rows>
+inline void multiply_panel(const PanelJob& job, size_t count, const Rows& rows) {
+    constexpr size_t w = Ops::Sum::size;
+    for (size_t column = 0; column < job.columns; column += Ops::vectors * w) {
+        switch ((job.columns - column) / w) {
+            case 1:
+                panel_strip<Ops, 1>(job, count, column, rows);
+                break;
+            case 2:
+                panel_strip<Ops, 2>(job, count, column, rows);
+                break;
+            case 3:
+                panel_strip < Ops, Ops::vectors<3 ? Ops::vectors : 3>(job, count, column, rows);
+                break;
+            default:
+                panel_strip<Ops, Ops::vectors>(job, count, column, rows);
+                break;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace espalier

@@ -1,0 +1,208 @@
+#include "kernels/forest/leaf_pack.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/float16.h"
+#include "kernels/dense/panel.h"
+#include "kernels/quantize/quantize.h"
+
+namespace espalier {
+namespace {
+
+// A matrix as it stands in the caller's memory: value(k, column) = data[k * k_stride + column *
+// column_stride].
+struct Source {
+    const float* data;
+    size_t k_stride, column_stride;
+    float at(size_t k, size_t column) const { return data[k * k_stride + column * column_stride]; }
+};
+
+// Rounded to 8 bits as quantize_row does.
+int8_t quantized(float value, float scale) {
+    int8_t stored = 0;
+    quantize_row(&value, scale, &stored, 1);
+    return stored;
+}
+
+// scale_of(k, column): for s8.
+template <class ScaleOf>
+void pack_matrix(TensorType type, const Source& source, size_t k, size_t columns, size_t padded_columns,
+                 const ScaleOf& scale_of, uint32_t* target) {
+    const size_t group = panel_group(type), bits = 32 / group;
+    const size_t words = packed_words(type, k, padded_columns);
+    for (size_t i = 0; i < words; ++i)
+        target[i] = type == TensorType::s8 ? 0x80808080u : 0;  // zeros
+    for (size_t row = 0; row < k; ++row) {
+        for (size_t column = 0; column < columns; ++column) {
+            const float value = source.at(row, column);
+            uint32_t& word = target[packed_word(type, k, padded_columns, row, column)];
+            const auto shift = static_cast<uint32_t>(row % group * bits);
+            switch (type) {
+                case TensorType::bf16:
+                    word |= static_cast<uint32_t>(bfloat_from_float(value)) << shift;
+                    break;
+                case TensorType::s8:
+                    // + 128 turns the top bit, which stands set.
+                    word ^=
+                        static_cast<uint32_t>(static_cast<uint8_t>(quantized(value, scale_of(row, column))))
+                        << shift;
+                    break;
+                default:
+                    word = std::bit_cast<uint32_t>(value);
+                    break;
+            }
+        }
+    }
+}
+
+float absolute_maximum(const float* values, size_t stride, size_t count) {
+    float largest = 0;
+    for (size_t i = 0; i < count; ++i)
+        largest = std::fmax(largest, std::fabs(values[i * stride]));
+    return largest;
+}
+
+// neuron n's values: weight[n * neuron_stride + i * stride], i < hidden.
+void pack_up(const LeafForest& f, const float* weight, size_t width, uint32_t* target, float* scales) {
+    for (size_t n = 0; n < width && scales != nullptr; ++n)
+        scales[n] = row_scale(weight + n * f.hidden, f.hidden);
+    pack_matrix(
+        f.rows, {weight, 1, f.hidden}, f.hidden, width, leaf_padded(width),
+        [&](size_t, size_t n) { return scales[n]; }, target);
+}
+
+void pack_down(const LeafForest& f, const float* weight, size_t neuron_stride, size_t stride, size_t width,
+               uint32_t* target, float* scales) {
+    for (size_t n = 0; n < width && scales != nullptr; ++n)
+        scales[n] = absolute_maximum(weight + n * neuron_stride, stride, f.hidden) / 127.0F;
+    pack_matrix(
+        f.rows, {weight, neuron_stride, stride}, width, f.hidden, leaf_padded(f.hidden),
+        [&](size_t n, size_t) { return scales[n]; }, target);
+}
+
+// Hands out 64-byte aligned pieces of `memory`; counts alone where that is null.
+class Layout {
+   public:
+    explicit Layout(std::byte* memory) : memory_(memory) {}
+    template <class T>
+    T* take(size_t count) {
+        T* place = memory_ != nullptr && count > 0 ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+        used_ += round_up(count * sizeof(T), 64);
+        return place;
+    }
+    size_t used() const { return used_; }
+
+   private:
+    std::byte* memory_;
+    size_t used_ = 0;
+};
+
+}  // namespace
+
+LeafPacker::Places LeafPacker::lay_out(const LeafForest& f, std::byte* memory) {
+    Layout layout(memory);
+    Places places;
+    const auto neurons = [&](size_t width, size_t groups) {
+        const size_t padded = leaf_padded(width);
+        Neurons n;
+        n.up = layout.take<uint32_t>(groups * packed_words(f.rows, f.hidden, padded));
+        n.down = layout.take<uint32_t>(groups * packed_words(f.rows, width, leaf_padded(f.hidden)));
+        n.up_bias = layout.take<float>(groups * padded);
+        n.up_scale = layout.take<float>(f.rows == TensorType::s8 ? groups * padded : 0);
+        n.down_scale = layout.take<float>(f.rows == TensorType::s8 ? groups * padded : 0);
+        return n;
+    };
+    places.leaf = neurons(f.leaf_width, f.groups());
+    places.shared = neurons(f.shared_width, 1);
+    places.bias = layout.take<float>(f.groups() * leaf_padded(f.hidden));
+    const size_t nodes = f.trees * (f.leaves() - 1);
+    places.nodes = layout.take<uint16_t>(f.node_rows == TensorType::bf16 ? nodes * f.hidden : 0);
+    places.bytes = layout.used();
+    return places;
+}
+
+size_t LeafPacker::bytes(const LeafForest& shape) {
+    return lay_out(shape, nullptr).bytes;
+}
+
+LeafPacker::LeafPacker(const LeafForest& shape, std::byte* memory)
+    : forest_(shape), places_(lay_out(shape, memory)) {
+    std::memset(memory, 0, places_.bytes);
+    forest_.leaf = places_.leaf.packed();
+    forest_.shared = places_.shared.packed();
+    forest_.bias = places_.bias;
+    forest_.node_weight = places_.nodes;
+    forest_.node_threshold = nullptr;
+}
+
+void LeafPacker::nodes(const float* weight, const float* threshold) {
+    forest_.node_threshold = threshold;
+    if (forest_.node_rows == TensorType::f32) {
+        forest_.node_weight = weight;
+        return;
+    }
+    const size_t count = forest_.trees * (forest_.leaves() - 1) * forest_.hidden;
+    for (size_t i = 0; i < count; ++i)
+        places_.nodes[i] = bfloat_from_float(weight[i]);
+}
+
+void LeafPacker::up(const float* weight) {
+    const LeafForest& f = forest_;
+    const size_t padded = leaf_padded(f.leaf_width), words = packed_words(f.rows, f.hidden, padded);
+    for (size_t g = 0; g < f.groups(); ++g)
+        pack_up(f, weight + g * f.leaf_width * f.hidden, f.leaf_width, places_.leaf.up + g * words,
+                places_.leaf.up_scale != nullptr ? places_.leaf.up_scale + g * padded : nullptr);
+}
+
+void LeafPacker::down(const float* weight) {
+    const LeafForest& f = forest_;
+    const size_t padded = leaf_padded(f.leaf_width);
+    const size_t words = packed_words(f.rows, f.leaf_width, leaf_padded(f.hidden));
+    for (size_t g = 0; g < f.groups(); ++g)
+        pack_down(f, weight + g * f.leaf_width * f.hidden, f.hidden, 1, f.leaf_width,
+                  places_.leaf.down + g * words,
+                  places_.leaf.down_scale != nullptr ? places_.leaf.down_scale + g * padded : nullptr);
+}
+
+void LeafPacker::up_bias(const float* bias) {
+    const size_t width = forest_.leaf_width, padded = leaf_padded(width);
+    for (size_t g = 0; g < forest_.groups(); ++g) {
+        for (size_t n = 0; n < width; ++n)
+            places_.leaf.up_bias[g * padded + n] = bias[g * width + n];
+    }
+}
+
+void LeafPacker::output_bias(const float* bias) {
+    const size_t hidden = forest_.hidden, padded = leaf_padded(hidden);
+    for (size_t g = 0; g < forest_.groups(); ++g) {
+        for (size_t i = 0; i < hidden; ++i)
+            places_.bias[g * padded + i] += bias[g * hidden + i];
+    }
+}
+
+void LeafPacker::shared_up(const float* weight) {
+    pack_up(forest_, weight, forest_.shared_width, places_.shared.up, places_.shared.up_scale);
+}
+
+void LeafPacker::shared_up_bias(const float* bias) {
+    for (size_t n = 0; n < forest_.shared_width; ++n)
+        places_.shared.up_bias[n] = bias[n];
+}
+
+void LeafPacker::shared_down(const float* weight) {
+    pack_down(forest_, weight, 1, forest_.shared_width, forest_.shared_width, places_.shared.down,
+              places_.shared.down_scale);
+}
+
+void LeafPacker::shared_output_bias(const float* bias) {
+    const size_t padded = leaf_padded(forest_.hidden);
+    for (size_t leaf = 0; leaf < forest_.leaves(); ++leaf) {
+        for (size_t i = 0; i < forest_.hidden; ++i)
+            places_.bias[leaf * padded + i] += bias[i];
+    }
+}
+
+}  // namespace espalier

@@ -1,0 +1,181 @@
+// The walks of leaf forests, many tokens side by side: a walk is a chain of dependent products, so that one
+// alone waits for each. The products of a token are summed in one order, whatever tokens stand beside it.
+#pragma once
+
+#include <bit>
+#include <cmath>
+
+#include "kernels/forest/leaf_scratch.h"
+#include "kernels/forest/rows-inl.h"
+#include "kernels/forest/walk-inl.h"
+
+namespace espalier {
+namespace {
+
+// As dots() of rows-inl.h, with a row for every x: row[t] . x[t].
+template <class Ops, size_t count>
+inline void dots_of_pairs(const typename Ops::Value* const* row, const typename Ops::Value* const* x,
+                          size_t length, float* out) {
+    using Value = typename Ops::Value;
+    constexpr size_t step = Ops::step;
+    typename Ops::Sum sum[count][4];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < count; ++t)
+        sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = Ops::zero();
+    size_t i = 0;
+    for (; i + 4 * step <= length; i += 4 * step) {
+#pragma GCC unroll 4
+        for (size_t part = 0; part < 4; ++part) {
+            const size_t at = i + part * step;
+#pragma GCC unroll 4
+            for (size_t t = 0; t < count; ++t)
+                sum[t][part] =
+                    Ops::multiply_add(Ops::load_row(row[t] + at), Ops::load_x(x[t] + at), sum[t][part]);
+        }
+    }
+    for (; i + step <= length; i += step) {
+#pragma GCC unroll 4
+        for (size_t t = 0; t < count; ++t)
+            sum[t][0] = Ops::multiply_add(Ops::load_row(row[t] + i), Ops::load_x(x[t] + i), sum[t][0]);
+    }
+    if (i < length) {
+        alignas(64) Value last_row[step] = {}, last_x[step] = {};
+#pragma GCC unroll 4
+        for (size_t t = 0; t < count; ++t) {
+            __builtin_memcpy(last_row, row[t] + i, (length - i) * sizeof(Value));
+            __builtin_memcpy(last_x, x[t] + i, (length - i) * sizeof(Value));
+            sum[t][1] = Ops::multiply_add(Ops::load_row(last_row), Ops::load_x(last_x), sum[t][1]);
+        }
+    }
+    typename Ops::Sum whole[4];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < 4; ++t) {
+        const size_t from = t < count ? t : 0;
+        whole[t] = Ops::add(Ops::add(sum[from][0], sum[from][1]), Ops::add(sum[from][2], sum[from][3]));
+    }
+    float all[4];
+    sum_lanes(whole[0], whole[1], whole[2], whole[3], all);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < count; ++t)
+        out[t] = all[t];
+}
+
+// Tokens that walk together: enough that the products of the others fill the time until one token's next node
+// is known, and few enough that their x stay in a first-level cache.
+inline constexpr size_t walk_tokens = 16;
+
+// One level of one tree for `count` tokens from `first` on; x: their values in the type of the node rows.
+template <class Arch, TensorType nodes, size_t count>
+[[gnu::always_inline]] inline void walk_level(const LeafForest& f, const ForestCall& call, size_t tree,
+                                              bool root, size_t first,
+                                              const typename RowOps<Arch, nodes>::Value* const* x,
+                                              uint32_t* node, float* margin) {
+    using Ops = RowOps<Arch, nodes>;
+    using Value = typename Ops::Value;
+    const size_t tree_nodes = f.leaves() - 1;
+    const Value* rows = static_cast<const Value*>(f.node_weight) + tree * tree_nodes * f.hidden;
+    const float* thresholds = f.node_threshold + tree * tree_nodes;
+    float product[count];
+    if (root) {
+        dots<Ops, count>(rows, x, f.hidden, product);
+    } else {
+        const Value* row[count];
+        for (size_t t = 0; t < count; ++t)
+            row[t] = rows + node[t] * f.hidden;
+        dots_of_pairs<Ops, count>(row, x, f.hidden, product);
+    }
+    for (size_t t = 0; t < count; ++t) {
+        const float scaled = f.rows == TensorType::s8 ? call.x_scale[first + t] * product[t] : product[t];
+        const float value = scaled - thresholds[node[t]];
+        margin[t] = smaller_margin(margin[t], value);
+        node[t] = 2 * node[t] + (goes_right(value, f.tie) ? 2 : 1);
+    }
+}
+
+// `count` <= walk_tokens tokens from `first` on, through every tree, level by level.
+template <class Arch, TensorType nodes>
+inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size_t count,
+                 const typename RowOps<Arch, nodes>::Value* const* x) {
+    // Meanwhile come the x of the tokens after these.
+    const size_t bytes = walk_tokens * f.hidden * bytes_of(f.rows);
+    const std::byte* next = static_cast<const std::byte*>(call.x) + first * (bytes / walk_tokens) + bytes;
+    const size_t lines = first + 2 * walk_tokens <= call.tokens && f.depth > 0
+                             ? bytes / 64 / (f.trees * f.depth * (walk_tokens / 4))
+                             : 0;
+    for (size_t k = 0; k < f.trees; ++k) {
+        uint32_t node[walk_tokens] = {};
+        float margin[walk_tokens];
+        for (size_t t = 0; t < count; ++t)
+            margin[t] = INFINITY;
+        for (size_t level = 0; level < f.depth; ++level) {
+            size_t t = 0;
+            for (; t + 4 <= count; t += 4) {
+                for (size_t i = 0; i < lines; ++i, next += 64)
+                    __builtin_prefetch(next);
+                walk_level<Arch, nodes, 4>(f, call, k, level == 0, first + t, x + t, node + t, margin + t);
+            }
+            for (; t < count; ++t)
+                walk_level<Arch, nodes, 1>(f, call, k, level == 0, first + t, x + t, node + t, margin + t);
+        }
+        for (size_t t = 0; t < count; ++t) {
+            call.routes.leaf[(first + t) * f.trees + k] = node[t] - static_cast<uint32_t>(f.leaves() - 1);
+            call.routes.margin[(first + t) * f.trees + k] = margin[t];
+        }
+    }
+}
+
+template <class Arch>
+inline void widen_row(const int8_t* x, float* target, size_t count) {
+    size_t i = 0;
+    for (; i + lanes<Arch> <= count; i += lanes<Arch>)
+        Floats<Arch>(load_widened(x + i)).store_unaligned(target + i);
+    for (; i < count; ++i)
+        target[i] = static_cast<float>(x[i]);
+}
+template <class Arch>
+inline void widen_row(const uint16_t* x, float* target, size_t count) {
+    size_t i = 0;
+    for (; i + lanes<Arch> <= count; i += lanes<Arch>)
+        Floats<Arch>(load_widened(x + i)).store_unaligned(target + i);
+    for (; i < count; ++i)
+        target[i] = std::bit_cast<float>(static_cast<uint32_t>(x[i]) << 16);
+}
+// Exact: 8 bits are what a bfloat16 holds, so the float's upper half is all there is.
+template <class Arch>
+inline void widen_row(const int8_t* x, uint16_t* target, size_t count) {
+    size_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= count; i += 16)
+        _mm256_storeu_si256(
+            reinterpret_cast<__m256i*>(target + i),
+            _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(load_widened(x + i)), 16)));
+#endif
+    for (; i < count; ++i)
+        target[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(static_cast<float>(x[i])) >> 16);
+}
+
+// All tokens of the call, in their order.
+template <class Arch, TensorType type, TensorType nodes>
+[[gnu::noinline]] void walk_all(const LeafForest& f, const ForestCall& call, const LeafScratch& scratch) {
+    using Value = typename RowOps<Arch, type>::Value;
+    using NodeValue = typename RowOps<Arch, nodes>::Value;
+    const auto* x = static_cast<const Value*>(call.x);
+    auto* wide = reinterpret_cast<NodeValue*>(scratch.wide_x);
+    for (size_t first = 0; first < call.tokens; first += walk_tokens) {
+        const size_t count = call.tokens - first < walk_tokens ? call.tokens - first : walk_tokens;
+        const NodeValue* rows[walk_tokens];
+        for (size_t t = 0; t < count; ++t) {
+            const Value* row = x + (first + t) * f.hidden;
+            if constexpr (type == nodes) {
+                rows[t] = row;
+            } else {
+                widen_row<Arch>(row, wide + t * f.hidden, f.hidden);
+                rows[t] = wide + t * f.hidden;
+            }
+        }
+        walk<Arch, nodes>(f, call, first, count, rows);
+    }
+}
+
+}  // namespace
+}  // namespace espalier
