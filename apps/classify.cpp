@@ -46,8 +46,7 @@ int classify(const Options& options) {
     Context context(*model, inner);
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        const auto scores = context.score({tokens.ids, tokens.types, offsets}, head);
+        const auto scores = context.score(tokens.batch(), head);
         print(options, input, decide(*model, head, scores), {scores.begin(), scores.end()}, tokens.truncated);
         if (options.texts.empty())
             std::fflush(stdout);  // a reader at the other end of a pipe waits for each line

@@ -35,8 +35,7 @@ int embed(const Options& options) {
     Context context(*model, inner);
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        print_array(context.embed({tokens.ids, tokens.types, offsets}));
+        print_array(context.embed(tokens.batch()));
         if (options.texts.empty()) std::fflush(stdout);
     };
     const auto bad = [&](const std::string& message) {

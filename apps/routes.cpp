@@ -154,8 +154,7 @@ int routes(const Options& options) {
     Context context(*model, inner);
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        context.encode({tokens.ids, tokens.types, offsets});
+        context.encode(tokens.batch());
         const Json j = routes_of(context, *model, tokens, input, forests);
         if (options.common.json) {
             print_json(j);

@@ -1,7 +1,6 @@
 #include "apps/runner.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 namespace espalier {
@@ -51,11 +50,9 @@ Decision decide(const Model& model, uint32_t head, std::span<const float> scores
         decision.label = "value";
         return decision;
     }
-    decision.index = static_cast<uint32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
-    float sum = 0;
-    for (const float score : scores)
-        sum += std::exp(score - scores[decision.index]);
-    decision.value = 1.0F / sum;
+    const Choice choice = most_likely(scores);
+    decision.index = choice.index;
+    decision.value = choice.probability;
     decision.label =
         spec.label_count > 0 ? model.label(head, decision.index) : std::to_string(decision.index);
     return decision;

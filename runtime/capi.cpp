@@ -1,5 +1,4 @@
 // The C API: handles, struct sizes, and the wall that no exception passes.
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -151,21 +150,10 @@ std::optional<std::string_view> pair_of(const espalier_text& text) {
     return std::string_view(text.pair, text.pair_bytes);
 }
 
-// One text as a batch of one sequence.
-struct OneText {
-    espalier::Context::Tokens tokens;
-    std::array<uint32_t, 2> offsets;
-    espalier::Batch batch;
-
-    OneText(espalier::Context& context, const espalier_text* text) {
-        require(text, "text");
-        tokens = context.tokenize(text_of(text->text, text->bytes, "text.text"), pair_of(*text));
-        offsets = {0, static_cast<uint32_t>(tokens.ids.size())};
-        batch.ids = tokens.ids;
-        batch.types = tokens.types;
-        batch.offsets = offsets;
-    }
-};
+espalier::Context::Tokens tokenize(espalier::Context& context, const espalier_text* text) {
+    require(text, "text");
+    return context.tokenize(text_of(text->text, text->bytes, "text.text"), pair_of(*text));
+}
 
 void copy(std::span<const float> values, float* target) {
     std::memcpy(target, values.data(), values.size() * sizeof(float));
@@ -341,9 +329,9 @@ espalier_status espalier_embed_text(espalier_context* context, const espalier_te
     return guarded(error, [&] {
         require(context, "context");
         require(vector, "vector");
-        const OneText one(context->context, text);
-        copy(context->context.embed(one.batch), vector);
-        if (truncated != nullptr) *truncated = one.tokens.truncated ? 1 : 0;
+        const auto tokens = tokenize(context->context, text);
+        copy(context->context.embed(tokens.batch()), vector);
+        if (truncated != nullptr) *truncated = tokens.truncated ? 1 : 0;
     });
 }
 
@@ -353,20 +341,15 @@ espalier_status espalier_classify_text(espalier_context* context, const espalier
     return guarded(error, [&] {
         require(context, "context");
         require(result, "result");
-        const OneText one(context->context, text);
-        const auto scores = context->context.score(one.batch, head);
-        uint32_t best = 0;
-        for (uint32_t i = 1; i < scores.size(); ++i) {
-            if (scores[i] > scores[best]) best = i;
-        }
-        float sum = 0;
-        for (const float score : scores)
-            sum += std::exp(score - scores[best]);
+        const auto tokens = tokenize(context->context, text);
+        const auto scores = context->context.score(tokens.batch(), head);
+        const espalier::Choice best = espalier::most_likely(scores);
         const espalier::HeadSpec& spec = context->context.model().spec().heads[head];
-        result->label = best;
-        result->probability = spec.kind == espalier::HeadKind::regression ? 1.0F : 1.0F / sum;
-        result->name = best < spec.label_count ? context->context.model().label(head, best) : nullptr;
-        result->truncated = one.tokens.truncated ? 1 : 0;
+        result->label = best.index;
+        result->probability = spec.kind == espalier::HeadKind::regression ? 1.0F : best.probability;
+        result->name =
+            best.index < spec.label_count ? context->context.model().label(head, best.index) : nullptr;
+        result->truncated = tokens.truncated ? 1 : 0;
         if (logits != nullptr) copy(scores, logits);
     });
 }

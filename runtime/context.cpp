@@ -257,7 +257,19 @@ Context::Tokens Context::tokenize(std::string_view text, std::optional<std::stri
     bool truncated = false;
     const size_t count =
         tokenize(text, pair, plain_special, {work_.ids, limit}, {work_.types, limit}, truncated);
-    return {{work_.ids, count}, {work_.types, count}, truncated};
+    return {{work_.ids, count}, {work_.types, count}, truncated, {0, static_cast<uint32_t>(count)}};
+}
+
+Choice most_likely(std::span<const float> scores) {
+    Choice choice;
+    for (uint32_t i = 1; i < scores.size(); ++i) {
+        if (scores[i] > scores[choice.index]) choice.index = i;
+    }
+    float sum = 0;
+    for (const float score : scores)
+        sum += std::exp(score - scores[choice.index]);
+    choice.probability = 1.0F / sum;
+    return choice;
 }
 
 }  // namespace espalier

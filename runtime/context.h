@@ -78,6 +78,10 @@ class Context {
         std::span<const int32_t> ids;
         std::span<const uint8_t> types;
         bool truncated;
+        // The text as a batch of one sequence; valid as long as this object.
+        Batch batch() const { return {ids, types, offsets}; }
+
+        std::array<uint32_t, 2> offsets;
     };
     Tokens tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special = false);
     size_t tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special,
@@ -127,5 +131,12 @@ class Context {
     void* owned_arena_ = nullptr;
     size_t arena_bytes_ = 0;
 };
+
+// The label that a head's scores favour, the first of equals, and its softmax.
+struct Choice {
+    uint32_t index = 0;
+    float probability = 0;
+};
+Choice most_likely(std::span<const float> scores);
 
 }  // namespace espalier

@@ -7,8 +7,9 @@
 namespace espalier {
 namespace {
 
-// The normal distribution less 1/2, as x P(x^2) / Q(x^2): a minimax fit for |x| <= 5.5, where the next float32
-// is 1/2, with an error of 2.4e-9 x. A third of the time of xsimd's erf, which evaluates two forms of it.
+// The normal distribution less 1/2, as x P(x^2) / Q(x^2): a minimax fit for |x| <= 5.5, where the next
+// float32 is 1/2, with an error of 2.4e-9 x. A third of the time of xsimd's erf, which evaluates two forms of
+// it.
 template <class Arch>
 inline Floats<Arch> normal_distribution(Floats<Arch> x) {
     using V = Floats<Arch>;

@@ -77,7 +77,8 @@ bool isa_available(Isa isa) {
 
 bool cpu_has_bf16() {
 #if defined(ESPALIER_X86)
-    // Clang 14's __builtin_cpu_supports does not know this one. Leaf 7.1, EAX bit 5; the registers are AVX-512's.
+    // Clang 14's __builtin_cpu_supports does not know this one. Leaf 7.1, EAX bit 5; the registers are
+    // AVX-512's.
     unsigned a = 0, b = 0, c = 0, d = 0;
     return isa_available(Isa::avx512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 5)) != 0;
 #else

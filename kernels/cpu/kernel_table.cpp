@@ -71,8 +71,7 @@ KernelTable complete_avx512_table() {
         table.bf16_products = "pairs (vdpbf16ps)";
     }
     if (cpu_has_vnni()) {
-        table.leaf_forest_s8 =
-            cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
+        table.leaf_forest_s8 = cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
         table.neuron_forest_s8 = avx512vnni::neuron_forest_s8;
         table.s8_products = "quads (vpdpbusd)";
     }

@@ -18,7 +18,7 @@ struct KernelTable {
     ActivationKernel activate;
     AttentionKernel attention;
     GemmKernel gemm;
-    LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;  // by the type of the rows
+    LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;          // by the type of the rows
     NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;
     WidenKernel widen;

@@ -52,7 +52,7 @@ constexpr size_t leaf_padded(size_t width) {
 }
 // Tokens of one leaf that are computed together: a multiple of the tile height. 48 rows of 128 activations
 // are 24 KiB, most of a first-level cache.
-inline constexpr size_t leaf_token_block = 96;
+inline constexpr size_t leaf_token_block = 48;
 
 // Bytes of scratch, 64-byte aligned, for a call on at most `tokens` tokens.
 size_t scratch_bytes(const LeafForest& forest, size_t tokens);

@@ -12,7 +12,7 @@
 namespace espalier {
 
 size_t scratch_bytes(const LeafForest& forest, size_t tokens) {
-    return LeafScratch(forest, tokens, nullptr).bytes;
+    return LeafLayout(forest, tokens).bytes;
 }
 
 }  // namespace espalier

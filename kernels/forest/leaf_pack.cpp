@@ -71,7 +71,7 @@ void pack_up(const LeafForest& f, const float* weight, size_t width, uint32_t* t
         scales[n] = row_scale(weight + n * f.hidden, f.hidden);
     pack_matrix(
         f.rows, {weight, 1, f.hidden}, f.hidden, width, leaf_padded(width),
-        [&](size_t, size_t n) { return scales[n]; }, target);
+        [&](size_t, size_t n) { return scales != nullptr ? scales[n] : 0.0F; }, target);
 }
 
 void pack_down(const LeafForest& f, const float* weight, size_t neuron_stride, size_t stride, size_t width,
@@ -80,7 +80,7 @@ void pack_down(const LeafForest& f, const float* weight, size_t neuron_stride, s
         scales[n] = absolute_maximum(weight + n * neuron_stride, stride, f.hidden) / 127.0F;
     pack_matrix(
         f.rows, {weight, neuron_stride, stride}, width, f.hidden, leaf_padded(f.hidden),
-        [&](size_t n, size_t) { return scales[n]; }, target);
+        [&](size_t n, size_t) { return scales != nullptr ? scales[n] : 0.0F; }, target);
 }
 
 // Hands out 64-byte aligned pieces of `memory`; counts alone where that is null.

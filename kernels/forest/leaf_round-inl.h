@@ -82,7 +82,14 @@ template <class Arch>
 [[gnu::noinline]] void sum_rows(const int8_t* x, size_t rows, size_t length, int32_t* sums) {
     for (size_t r = 0; r < rows; ++r, x += length) {
         int32_t sum = 0;
-        for (size_t i = 0; i < length; ++i)
+        size_t i = 0;
+#if defined(__AVX512VNNI__)
+        Ints<Arch> quads(0);
+        for (; i + 64 <= length; i += 64)
+            quads = _mm512_dpbusd_epi32(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
+        sum = xsimd::hadd(quads);
+#endif
+        for (; i < length; ++i)
             sum += x[i];
         sums[r] = sum;
     }

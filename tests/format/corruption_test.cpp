@@ -49,10 +49,9 @@ bool runs(std::span<const std::byte> bytes) {
         inner.max_sequences = 4;
         Context context(*prepared, inner);
         const auto tokens = context.tokenize("The tree, \xc3\xa9 leafs!", "a b");
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        context.embed({tokens.ids, tokens.types, offsets});
+        context.embed(tokens.batch());
         for (uint32_t head = 0; head < prepared->spec().heads.size(); ++head)
-            context.score({tokens.ids, tokens.types, offsets}, head);
+            context.score(tokens.batch(), head);
         return true;
     } catch (const Error& error) {
         const std::string_view message = error.what();

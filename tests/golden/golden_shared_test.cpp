@@ -157,8 +157,7 @@ std::vector<float> embeddings_of(Context& context, const std::vector<Example>& r
     std::vector<float> all;
     for (const Example& row : rows) {
         const auto tokens = context.tokenize(second ? row.b : row.a, std::nullopt);
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        const auto vector = context.embed({tokens.ids, tokens.types, offsets});
+        const auto vector = context.embed(tokens.batch());
         all.insert(all.end(), vector.begin(), vector.end());
     }
     return all;
@@ -278,8 +277,7 @@ TEST_CASE("the shipped 8-bit model on SST-2 dev") {
     const auto rows = examples("sst2", "SST-2/dev.tsv");
     for (const Example& row : rows) {
         const auto tokens = context.tokenize(row.a, std::nullopt);
-        const uint32_t offsets[2] = {0, static_cast<uint32_t>(tokens.ids.size())};
-        const auto logits = context.score({tokens.ids, tokens.types, offsets}, 0);
+        const auto logits = context.score(tokens.batch(), 0);
         right += (logits[1] > logits[0]) == (row.label == "1") ? 1 : 0;
     }
     const double accuracy = static_cast<double>(right) / static_cast<double>(rows.size());

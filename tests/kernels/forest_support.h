@@ -11,7 +11,7 @@ namespace espalier::test {
 struct ForestSize {
     size_t hidden = 1, trees = 1, depth = 0, leaf_width = 0;
     bool up_bias = true, output_bias = true;
-    bool integers = false;  // small integers: every sum is exact, ties are frequent, budgets are zero
+    bool integers = false;    // small integers: every sum is exact, ties are frequent, budgets are zero
     size_t shared_width = 0;  // leaf forests only
 };
 
