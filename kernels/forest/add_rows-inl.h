@@ -74,8 +74,7 @@ inline Floats<Arch> load_floats_partial(const Value* row, size_t valid) {
     return load_floats<Arch>(values);
 }
 
-// ---- rows as stored
-// ----------------------------------------------------------------------------------------
+// rows as stored.
 
 // Everything below takes `tokens` tokens that share their rows, each with its own activations: a row is
 // loaded (and widened, and interleaved) once for all. A token's sum runs in the same order whatever `tokens`
@@ -142,8 +141,7 @@ inline void add_block(const OutputRow* out, const float* a, const Value* const* 
     }
 }
 
-// ---- pairs and quads
-// ---------------------------------------------------------------------------------------
+// pairs and quads.
 
 // Activations as words, and the rows they meet: whole words, so that the path of a tree may end with rows
 // that count nothing. 8-bit: each tree has a scale and a start.
@@ -172,18 +170,15 @@ inline void add_words(const OutputRow* out, const WordPath<uint16_t>& path, size
         const uint16_t* const* rows = path.rows + 2 * n;
         const __m512i a0 = _mm512_loadu_si512(rows[0] + i), b0 = _mm512_loadu_si512(rows[1] + i);
         const __m512i a1 = _mm512_loadu_si512(rows[0] + i + 32), b1 = _mm512_loadu_si512(rows[1] + i + 32);
-        const auto pairs_low0 = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(a0, b0)),
-                   pairs_high0 = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(a0, b0)),
-                   pairs_low1 = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(a1, b1)),
-                   pairs_high1 = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(a1, b1));
+        const __m512i pairs_low0 = _mm512_unpacklo_epi16(a0, b0), pairs_high0 = _mm512_unpackhi_epi16(a0, b0),
+                      pairs_low1 = _mm512_unpacklo_epi16(a1, b1), pairs_high1 = _mm512_unpackhi_epi16(a1, b1);
 #pragma GCC unroll 4
         for (size_t t = 0; t < tokens; ++t) {
-            const auto factor =
-                reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(path.words[t * words + n])));
-            low0[t] = _mm512_dpbf16_ps(low0[t], pairs_low0, factor);
-            high0[t] = _mm512_dpbf16_ps(high0[t], pairs_high0, factor);
-            low1[t] = _mm512_dpbf16_ps(low1[t], pairs_low1, factor);
-            high1[t] = _mm512_dpbf16_ps(high1[t], pairs_high1, factor);
+            const __m512i factor = _mm512_set1_epi32(static_cast<int>(path.words[t * words + n]));
+            low0[t] = add_pair_products(low0[t], pairs_low0, factor);
+            high0[t] = add_pair_products(high0[t], pairs_high0, factor);
+            low1[t] = add_pair_products(low1[t], pairs_low1, factor);
+            high1[t] = add_pair_products(high1[t], pairs_high1, factor);
         }
     }
     const __m512i front = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
@@ -230,10 +225,10 @@ inline void add_words(const OutputRow* out, const WordPath<int8_t>& path, size_t
             for (size_t t = 0; t < tokens; ++t) {
                 const __m512i factor = _mm512_set1_epi32(
                     static_cast<int>(path.words[t * path.trees * path.words_a_tree + word]));
-                sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], quads0, factor);
-                sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], quads1, factor);
-                sum[t][2] = _mm512_dpbusd_epi32(sum[t][2], quads2, factor);
-                sum[t][3] = _mm512_dpbusd_epi32(sum[t][3], quads3, factor);
+                sum[t][0] = add_quad_products(sum[t][0], quads0, factor);
+                sum[t][1] = add_quad_products(sum[t][1], quads1, factor);
+                sum[t][2] = add_quad_products(sum[t][2], quads2, factor);
+                sum[t][3] = add_quad_products(sum[t][3], quads3, factor);
             }
         }
 #pragma GCC unroll 4
@@ -273,8 +268,7 @@ template <TensorType type>
 inline constexpr size_t levels_a_word = 1;
 #endif
 
-// ---- activations in the type of the rows
-// -------------------------------------------------------------------
+// activations in the type of the rows.
 
 inline float rounded_to_bf16(float value) {
     uint32_t bits = 0;

@@ -17,8 +17,8 @@
 namespace espalier {
 namespace {
 
-// ---- sums across lanes
-// ------------------------------------------------------------------------------------- Always four at a time
+// Sums across lanes.
+// Always four at a time
 // and in one order, so that a sum does not depend on its neighbours.
 
 #if defined(__AVX512F__)
@@ -58,8 +58,7 @@ inline void sum_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d, int32_
 }
 #endif
 
-// ---- loads that widen to float32, lanes<Arch> values
-// -------------------------------------------------------
+// Loads that widen to float32, lanes<Arch> values.
 
 #if defined(__AVX512F__)
 inline __m512 load_widened(const uint16_t* source) {
@@ -91,8 +90,24 @@ inline float32x4_t load_widened(const int8_t* source) {
 }
 #endif
 
-// ---- products
-// ---------------------------------------------------------------------------------------------- Value: the
+// AVX-512's products of pairs and quads. As assembly: GCC 12 copies or spills the sum around every intrinsic.
+
+#if defined(__AVX512BF16__)
+inline __m512 add_pair_products(__m512 sum, __m512i a, __m512i b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+}
+#endif
+#if defined(__AVX512VNNI__)
+// unsigned times signed
+inline __m512i add_quad_products(__m512i sum, __m512i a, __m512i b) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
+    return sum;
+}
+#endif
+
+// Products.
+// Value: the
 // stored number. step: values of a vector. Sum: a vector of partial sums, int32 or float32.
 
 template <class Arch, TensorType type>
@@ -121,9 +136,7 @@ struct RowOps<Arch, TensorType::bf16> {
     static Vector load_row(const uint16_t* row) { return _mm512_loadu_si512(row); }
     static Vector load_x(const uint16_t* x) { return _mm512_loadu_si512(x); }
     static Sum zero() { return _mm512_setzero_ps(); }
-    static Sum multiply_add(Vector row, Vector x, Sum sum) {
-        return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(row), reinterpret_cast<__m512bh>(x));
-    }
+    static Sum multiply_add(Vector row, Vector x, Sum sum) { return add_pair_products(sum, row, x); }
     static Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
 };
 #else
@@ -156,7 +169,7 @@ struct RowOps<Arch, TensorType::s8> {
     }
     static Vector load_x(const int8_t* x) { return _mm512_loadu_si512(x); }
     static Sum zero() { return _mm512_setzero_si512(); }
-    static Sum multiply_add(Vector row, Vector x, Sum sum) { return _mm512_dpbusd_epi32(sum, row, x); }
+    static Sum multiply_add(Vector row, Vector x, Sum sum) { return add_quad_products(sum, row, x); }
     static Sum add(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
 };
 #elif defined(__AVX512F__)
@@ -214,8 +227,7 @@ struct RowOps<Arch, TensorType::s8> {
 };
 #endif
 
-// ---- dot products
-// ------------------------------------------------------------------------------------------
+// Dot products.
 
 // One row against `count` vectors of x at once: row loads are shared. Every product has four partial sums
 // (a fused multiply-add takes 4 cycles, vdpbf16ps 6), filled in the same order whatever `count` is.
