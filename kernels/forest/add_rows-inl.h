@@ -253,7 +253,7 @@ inline void add_words(const OutputRow* out, const WordPath<int8_t>& path, size_t
     }
 }
 #else
-inline constexpr size_t word_columns = 0;
+inline constexpr size_t word_columns = 1;  // not used: no such products
 #endif
 
 // Levels of a path that one product takes: 1 where there is no such product for the type here.
