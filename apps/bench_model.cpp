@@ -11,6 +11,7 @@
 #include "apps/bench.h"
 #include "apps/ffn_spec.h"
 #include "apps/progress.h"
+#include "apps/quantile.h"
 #include "apps/synthetic.h"
 #include "base/error.h"
 
@@ -77,7 +78,7 @@ class Subject {
         return milliseconds_since(start);
     }
     void record(double ms) { times_.push_back(ms); }
-    double median() const { return quantile(0.5); }
+    double median() const { return quantile(times_, 0.5); }
     const Model& model() const { return *model_; }
 
     Json report(const Options& options, const Subject& baseline) const {
@@ -95,8 +96,8 @@ class Subject {
                {"batch", options.batch},
                {"threads", options.common.threads},
                {"median_ms", median()},
-               {"p99_ms", quantile(0.99)},
-               {"min_ms", quantile(0)},
+               {"p99_ms", quantile(times_, 0.99)},
+               {"min_ms", quantile(times_, 0)},
                {"calls", times_.size()},
                {"tokens_per_second", 1000.0 * options.ids * options.batch / median()},
                {"ratio_to_first", median() / baseline.median()},
@@ -130,13 +131,6 @@ class Subject {
     }
 
    private:
-    // The nearest rank at or above the share q.
-    double quantile(double q) const {
-        std::vector<double> sorted = times_;
-        std::sort(sorted.begin(), sorted.end());
-        const auto rank = static_cast<size_t>(q * static_cast<double>(sorted.size()));
-        return sorted[std::min(rank, sorted.size() - 1)];
-    }
     static double peak_rss_mb() {
         rusage usage{};
         getrusage(RUSAGE_SELF, &usage);

@@ -118,13 +118,6 @@ void TimedLayer::cold_calls(TokenSource& source, CacheEvictor& evictor) {
     }
 }
 
-double TimedLayer::quantile(std::vector<double> values, double q) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    const auto rank = static_cast<size_t>(q * static_cast<double>(values.size()));
-    return values[std::min(rank, values.size() - 1)];
-}
-
 void time_in_turns(std::vector<TimedLayer*>& layers, TokenSource& source, double seconds) {
     constexpr int fewest_rounds = 3;
     const double turn = std::min(longest_turn, seconds / fewest_rounds);

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "apps/layer_forest.h"
+#include "apps/quantile.h"
 #include "apps/roofline.h"
 
 namespace espalier {
@@ -50,7 +51,6 @@ class TimedLayer {
     size_t cold_count() const { return cold_.size(); }
 
    private:
-    static double quantile(std::vector<double> values, double q);
     size_t calls_of_group(const TokenSource& source) const;
 
     Run run_;

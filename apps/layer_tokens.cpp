@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/float16.h"
+#include "kernels/quantize/quantize.h"
 
 namespace espalier {
 
@@ -50,11 +51,9 @@ void TokenBuffer::store(size_t t) {
             target[i] = bfloat_from_float(row_[i]);
         return;
     }
-    float largest = 0;
-    for (const float value : row_)
-        largest = std::max(largest, std::fabs(value));
-    scale_.as<float>()[t] = largest / 127.0F;
-    round_to_s8(row_.data(), largest / 127.0F, x_.as<int8_t>() + t * hidden_, hidden_);
+    const float scale = row_scale(row_.data(), hidden_);
+    scale_.as<float>()[t] = scale;
+    round_to_s8(row_.data(), scale, x_.as<int8_t>() + t * hidden_, hidden_);
     round_to_s8(row_.data(), static_token_scale, static_.as<int8_t>() + t * hidden_, hidden_);
 }
 

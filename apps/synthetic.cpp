@@ -4,26 +4,12 @@
 #include <chrono>
 #include <cmath>
 
+#include "apps/random_numbers.h"
 #include "base/error.h"
 #include "runtime/context.h"
 
 namespace espalier {
 namespace {
-
-uint64_t next(uint64_t& state) {  // splitmix64
-    uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-// Nearly normal with deviation 1: the sum of four uniform 16-bit numbers. Fast, and the same everywhere.
-float normal(uint64_t& state) {
-    const uint64_t bits = next(state);
-    const auto sum =
-        static_cast<float>((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
-    return (sum - 131070.0F) * (1.0F / 37837.2F);
-}
 
 uint64_t name_seed(const std::string& name, uint64_t seed) {
     uint64_t hash = 1469598103934665603u ^ seed;
@@ -42,7 +28,7 @@ std::vector<float> random_values(const std::string& name, uint64_t elements, uin
     uint64_t state = name_seed(name, seed);
     const float scale = inputs == 0 ? 0.1F : 1.0F / std::sqrt(static_cast<float>(inputs));
     for (float& value : values)
-        value = scale * normal(state);
+        value = scale * random_normal(state);
     return values;
 }
 
@@ -223,7 +209,7 @@ void random_ids(const ModelSpec& spec, uint64_t& state, std::span<int32_t> ids) 
     // Below 1,000 stand BERT's special and unused tokens.
     const uint64_t first = spec.vocabulary > 2000 ? 1000 : 0;
     for (int32_t& id : ids)
-        id = static_cast<int32_t>(first + next(state) % (spec.vocabulary - first));
+        id = static_cast<int32_t>(first + next_random(state) % (spec.vocabulary - first));
     if (ids.size() < 2 || spec.tokenizer.cls < 0 || spec.tokenizer.sep < 0) return;
     ids.front() = spec.tokenizer.cls;
     ids.back() = spec.tokenizer.sep;

@@ -77,8 +77,7 @@ struct PanelOps<Arch, TensorType::bf16> {
             const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
 #pragma GCC unroll 8
             for (size_t v = 0; v < width; ++v)
-                sum[r][v] = _mm512_dpbf16_ps(sum[r][v], reinterpret_cast<__m512bh>(value),
-                                             reinterpret_cast<__m512bh>(column[v]));
+                sum[r][v] = add_pair_products(sum[r][v], value, column[v]);
         }
     }
 };
@@ -117,7 +116,7 @@ struct PanelOps<Arch, TensorType::bf16> {
 #if defined(__AVX512VNNI__)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
-    using Sum = xsimd::batch<int32_t, Arch>;
+    using Sum = Integers<Arch>;
     using Register = __m512i;
     static constexpr size_t rows = 6, vectors = 4;
 
@@ -133,15 +132,14 @@ struct PanelOps<Arch, TensorType::s8> {
             const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
 #pragma GCC unroll 8
             for (size_t v = 0; v < width; ++v)
-                // Written out: GCC 12 copies and spills sums around the intrinsic.
-                asm("vpdpbusd %2, %1, %0" : "+v"(sum[r][v]) : "v"(column[v]), "v"(value));
+                sum[r][v] = add_quad_products(sum[r][v], column[v], value);
         }
     }
 };
 #elif defined(__ARM_NEON)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
-    using Sum = xsimd::batch<int32_t, Arch>;
+    using Sum = Integers<Arch>;
     using Register = Sum;
     static constexpr size_t rows = 4, vectors = 4;
 
@@ -167,18 +165,11 @@ struct PanelOps<Arch, TensorType::s8> {
 // A word's even and odd bytes as 16-bit numbers: two vpmaddwd, which cannot overflow.
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
-    using Sum = xsimd::batch<int32_t, Arch>;
+    using Sum = Integers<Arch>;
     using Register = Sum;
     using Shorts = xsimd::batch<int16_t, Arch>;
     static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
 
-    static Sum pairs(Sum a, Sum b) {
-#if defined(__AVX512BW__)
-        return Sum(_mm512_madd_epi16(a, b));
-#else
-        return Sum(_mm256_madd_epi16(a, b));
-#endif
-    }
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
         Sum even[height], odd[height];
@@ -197,7 +188,8 @@ struct PanelOps<Arch, TensorType::s8> {
             const Sum second = xsimd::bitwise_cast<Sum>(xsimd::bitwise_cast<Unsigned>(quads) >> 8);
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
-                sum[r][v] = sum[r][v] + (pairs(first, even[r]) + pairs(second, odd[r]));
+                sum[r][v] =
+                    sum[r][v] + (sums_of_pairs<Arch>(first, even[r]) + sums_of_pairs<Arch>(second, odd[r]));
         }
     }
 };

@@ -74,8 +74,6 @@ inline Floats<Arch> load_floats_partial(const Value* row, size_t valid) {
     return load_floats<Arch>(values);
 }
 
-// rows as stored.
-
 // Everything below takes `tokens` tokens that share their rows, each with its own activations: a row is
 // loaded (and widened, and interleaved) once for all. A token's sum runs in the same order whatever `tokens`
 // is.
@@ -140,8 +138,6 @@ inline void add_block(const OutputRow* out, const float* a, const Value* const* 
         put<Arch>(out[t], i, end - i, sum);
     }
 }
-
-// pairs and quads.
 
 // Activations as words, and the rows they meet: whole words, so that the path of a tree may end with rows
 // that count nothing. 8-bit: each tree has a scale and a start.
@@ -268,17 +264,8 @@ template <TensorType type>
 inline constexpr size_t levels_a_word = 1;
 #endif
 
-// activations in the type of the rows.
-
-inline float rounded_to_bf16(float value) {
-    uint32_t bits = 0;
-    __builtin_memcpy(&bits, &value, sizeof(bits));
-    // Away from NaN, whose low bits must not carry into the exponent.
-    if ((bits & 0x7fffffffu) > 0x7f800000u) {
-        bits = (bits | 0x400000u) & 0xffff0000u;
-    } else {
-        bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    }
+inline float through_bf16(float value) {
+    const uint32_t bits = static_cast<uint32_t>(rounded_to_bf16(value)) << 16;
     __builtin_memcpy(&value, &bits, sizeof(bits));
     return value;
 }

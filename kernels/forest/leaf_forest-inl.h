@@ -14,6 +14,24 @@
 namespace espalier {
 namespace {
 
+// What the sums of a tile begin with: the bias; in 8 bits, what B's values stand too high by, of_row(r) being
+// the sum of A's row r (the bias waits until sums are float32).
+template <class Arch, TensorType type, size_t height, size_t width, class Register, class SumOf>
+[[gnu::always_inline]] inline void start_sums(const float* bias, const SumOf& of_row,
+                                              Register (&sum)[height][width]) {
+#pragma GCC unroll 8
+    for (size_t r = 0; r < height; ++r) {
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            if constexpr (type == TensorType::s8) {
+                sum[r][v] = Integers<Arch>(-128 * of_row(r));
+            } else {
+                sum[r][v] = Floats<Arch>::load_unaligned(bias + v * lanes<Arch>);
+            }
+        }
+    }
+}
+
 // The first product on a block of tokens: activations[r, c] = x[token r] U + bias, float32.
 template <class Arch, TensorType type>
 struct UpRows {
@@ -37,17 +55,8 @@ struct UpRows {
 
     template <size_t height, size_t width>
     [[gnu::always_inline]] void start(size_t row, size_t c, Register (&sum)[height][width]) const {
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v) {
-                if constexpr (type == TensorType::s8) {
-                    sum[r][v] = Sum(-128 * x_sum[tokens[row + r]]);
-                } else {
-                    sum[r][v] = V::load_unaligned(bias + c + v * lanes<Arch>);
-                }
-            }
-        }
+        start_sums<Arch, type>(
+            bias + c, [&](size_t r) __attribute__((always_inline)) { return x_sum[tokens[row + r]]; }, sum);
     }
     template <size_t height, size_t width>
     [[gnu::always_inline]] void finish(size_t row, size_t c, const Register (&sum)[height][width]) const {
@@ -100,17 +109,8 @@ struct DownRows {
 
     template <size_t height, size_t width>
     [[gnu::always_inline]] void start(size_t row, size_t c, Register (&sum)[height][width]) const {
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v) {
-                if constexpr (type == TensorType::s8) {
-                    sum[r][v] = Sum(-128 * sum_of_row[row + r]);
-                } else {
-                    sum[r][v] = V::load_unaligned(bias + c + v * w);
-                }
-            }
-        }
+        start_sums<Arch, type>(
+            bias + c, [&](size_t r) __attribute__((always_inline)) { return sum_of_row[row + r]; }, sum);
     }
     template <size_t height, size_t width>
     [[gnu::always_inline]] void finish(size_t row, size_t c, const Register (&sum)[height][width]) const {
@@ -318,8 +318,8 @@ inline void leaf_forest_tokens(const LeafForest& f, const ForestCall& call) {
     if constexpr (type != TensorType::f32) {
         if (narrow_nodes) walk_all<Arch, type, TensorType::bf16>(f, call, scratch);
     }
-    if constexpr (type == TensorType::s8)
-        sum_rows<Arch>(static_cast<const int8_t*>(call.x), call.tokens, f.hidden, scratch.x_sum);
+    for (size_t t = 0; t < call.tokens && type == TensorType::s8; ++t)
+        scratch.x_sum[t] = sum_of_bytes<Arch>(static_cast<const int8_t*>(call.x) + t * f.hidden, f.hidden);
     for (size_t k = 0; k < f.trees; ++k) {
         count_into_leaves(f, call, k, scratch);
         const LeafBlock<Arch, type> block(f, call, scratch, k);

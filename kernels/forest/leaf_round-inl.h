@@ -1,5 +1,4 @@
-// Activations of leaves rounded to the type of the rows that they meet next, and the sums that 8-bit products
-// take off again (panel-inl.h).
+// Activations of leaves rounded to the type of the rows that they meet next.
 #pragma once
 
 #include <bit>
@@ -12,20 +11,13 @@ namespace {
 
 template <class Arch>
 inline void round_to_bfloat(const float* values, size_t count, uint16_t* target) {
-    for (size_t i = 0; i < count; ++i) {
-        const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
-        const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-        const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-        target[i] = static_cast<uint16_t>((nan ? bits | 0x400000u : rounded) >> 16);
-    }
+    for (size_t i = 0; i < count; ++i)
+        target[i] = rounded_to_bf16(values[i]);
 }
-
-template <class Arch>
-using Ints = xsimd::batch<int32_t, Arch>;
 
 // lanes<Arch> integers of -127 to 127.
 template <class Arch>
-inline void store_bytes(Ints<Arch> values, int8_t* target) {
+inline void store_bytes(Integers<Arch> values, int8_t* target) {
 #if defined(__AVX512F__)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(target), _mm512_cvtepi32_epi8(values));
 #else
@@ -39,12 +31,13 @@ inline void store_bytes(Ints<Arch> values, int8_t* target) {
 // values times `scale`, which is that of their down rows; their sizes, as bits, into `largest`: NaN is above
 // infinity there, and that above all numbers.
 template <class Arch>
-inline void scale_values(float* values, const float* scale, size_t count, Ints<Arch>& largest) {
+inline void scale_values(float* values, const float* scale, size_t count, Integers<Arch>& largest) {
     using V = Floats<Arch>;
     for (size_t i = 0; i < count; i += lanes<Arch>) {
         const V scaled = V::load_unaligned(values + i) * V::load_unaligned(scale + i);
         scaled.store_unaligned(values + i);
-        largest = xsimd::max(largest, xsimd::bitwise_cast<Ints<Arch>>(scaled) & Ints<Arch>(0x7fffffff));
+        largest =
+            xsimd::max(largest, xsimd::bitwise_cast<Integers<Arch>>(scaled) & Integers<Arch>(0x7fffffff));
     }
 }
 
@@ -55,7 +48,7 @@ template <class Arch>
 inline float round_to_bytes(float* values, const float* shared_scale, size_t shared, const float* leaf_scale,
                             size_t leaf, int8_t* target, int32_t& sum) {
     using V = Floats<Arch>;
-    Ints<Arch> sizes(0);
+    Integers<Arch> sizes(0);
     scale_values<Arch>(values, shared_scale, shared, sizes);
     scale_values<Arch>(values + shared, leaf_scale, leaf, sizes);
     alignas(64) int32_t of_lane[lanes<Arch>];
@@ -67,32 +60,15 @@ inline float round_to_bytes(float* values, const float* shared_scale, size_t sha
     const bool finite = largest < 0x7f800000;
     // Below, 127 / most would overflow; products of this size mean nothing beside a bias.
     const V steps(finite && most > 1e-35F ? 127.0F / most : 0.0F);
-    Ints<Arch> sums(0);
+    Integers<Arch> sums(0);
     for (size_t i = 0; i < shared + leaf; i += lanes<Arch>) {
         const V value = finite ? V::load_unaligned(values + i) : V(0.0F);
-        const Ints<Arch> stored = xsimd::to_int(xsimd::nearbyint(value * steps));
+        const Integers<Arch> stored = xsimd::to_int(xsimd::nearbyint(value * steps));
         sums = sums + stored;
         store_bytes<Arch>(stored, target + i);
     }
     sum = xsimd::hadd(sums);
     return finite ? most / 127.0F : NAN;
-}
-
-template <class Arch>
-[[gnu::noinline]] void sum_rows(const int8_t* x, size_t rows, size_t length, int32_t* sums) {
-    for (size_t r = 0; r < rows; ++r, x += length) {
-        int32_t sum = 0;
-        size_t i = 0;
-#if defined(__AVX512VNNI__)
-        Ints<Arch> quads(0);
-        for (; i + 64 <= length; i += 64)
-            quads = _mm512_dpbusd_epi32(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
-        sum = xsimd::hadd(quads);
-#endif
-        for (; i < length; ++i)
-            sum += x[i];
-        sums[r] = sum;
-    }
 }
 
 }  // namespace

@@ -12,63 +12,6 @@
 namespace espalier {
 namespace {
 
-// As dots() of rows-inl.h, with a row for every x: row[t] . x[t].
-template <class Ops, size_t count>
-inline void dots_of_pairs(const typename Ops::Value* const* row, const typename Ops::Value* const* x,
-                          size_t length, float* out) {
-    using Value = typename Ops::Value;
-    constexpr size_t step = Ops::step;
-    typename Ops::Sum sum[count][4];
-#pragma GCC unroll 4
-    for (size_t t = 0; t < count; ++t)
-        sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = Ops::zero();
-    size_t i = 0;
-    for (; i + 4 * step <= length; i += 4 * step) {
-#pragma GCC unroll 4
-        for (size_t part = 0; part < 4; ++part) {
-            const size_t at = i + part * step;
-#pragma GCC unroll 4
-            for (size_t t = 0; t < count; ++t)
-                sum[t][part] =
-                    Ops::multiply_add(Ops::load_row(row[t] + at), Ops::load_x(x[t] + at), sum[t][part]);
-        }
-    }
-    for (; i + step <= length; i += step) {
-#pragma GCC unroll 4
-        for (size_t t = 0; t < count; ++t)
-            sum[t][0] = Ops::multiply_add(Ops::load_row(row[t] + i), Ops::load_x(x[t] + i), sum[t][0]);
-    }
-    if (i < length) {
-        alignas(64) Value last_row[step] = {}, last_x[step] = {};
-#pragma GCC unroll 4
-        for (size_t t = 0; t < count; ++t) {
-            __builtin_memcpy(last_row, row[t] + i, (length - i) * sizeof(Value));
-            __builtin_memcpy(last_x, x[t] + i, (length - i) * sizeof(Value));
-            sum[t][1] = Ops::multiply_add(Ops::load_row(last_row), Ops::load_x(last_x), sum[t][1]);
-        }
-    }
-    typename Ops::Sum whole[4];
-#pragma GCC unroll 4
-    for (size_t t = 0; t < 4; ++t) {
-        const size_t from = t < count ? t : 0;
-        whole[t] = Ops::add(Ops::add(sum[from][0], sum[from][1]), Ops::add(sum[from][2], sum[from][3]));
-    }
-    float all[4];
-    sum_lanes(whole[0], whole[1], whole[2], whole[3], all);
-#pragma GCC unroll 4
-    for (size_t t = 0; t < count; ++t)
-        out[t] = all[t];
-}
-
-// A walk's margin is its smallest |test value|, or NaN if one is NaN: the smallest key, where the keys of NaN
-// come before those of numbers. Without branches, which would be guessed wrong half the time.
-inline uint32_t margin_key(float value) {
-    return (std::bit_cast<uint32_t>(value) & 0x7fffffffu) - 0x7f800001u;
-}
-inline float margin_of(uint32_t key) {
-    return std::bit_cast<float>(key + 0x7f800001u);
-}
-
 // Tokens that walk together: enough that the products of the others fill the time until one token's next node
 // is known, and few enough that their x stay in a first-level cache.
 inline constexpr size_t walk_tokens = 16;
@@ -78,29 +21,26 @@ template <class Arch, TensorType nodes, size_t count>
 [[gnu::always_inline]] inline void walk_level(const LeafForest& f, const ForestCall& call, size_t tree,
                                               bool root, size_t first,
                                               const typename RowOps<Arch, nodes>::Value* const* x,
-                                              uint32_t* node, uint32_t* margin) {
+                                              uint32_t* node, float* margin) {
     using Ops = RowOps<Arch, nodes>;
     using Value = typename Ops::Value;
     const size_t tree_nodes = f.leaves() - 1;
     const Value* rows = static_cast<const Value*>(f.node_weight) + tree * tree_nodes * f.hidden;
     const float* thresholds = f.node_threshold + tree * tree_nodes;
-    const bool zero_goes_left = f.tie == TieRule::zero_goes_left;
     float product[count];
     if (root) {
-        dots<Ops, count>(rows, x, f.hidden, product);
+        dots<Ops, count, true>(&rows, x, f.hidden, product);
     } else {
         const Value* row[count];
         for (size_t t = 0; t < count; ++t)
             row[t] = rows + node[t] * f.hidden;
-        dots_of_pairs<Ops, count>(row, x, f.hidden, product);
+        dots<Ops, count, false>(row, x, f.hidden, product);
     }
     for (size_t t = 0; t < count; ++t) {
         const float scaled = f.rows == TensorType::s8 ? call.x_scale[first + t] * product[t] : product[t];
         const float value = scaled - thresholds[node[t]];
-        const uint32_t key = margin_key(value);
-        margin[t] = key < margin[t] ? key : margin[t];
-        const bool right = zero_goes_left ? value > 0 : value >= 0;
-        node[t] = 2 * node[t] + 1 + static_cast<uint32_t>(right);
+        margin[t] = smaller_margin(margin[t], value);
+        node[t] = 2 * node[t] + 1 + (goes_right(value, f.tie) ? 1 : 0);
     }
 }
 
@@ -116,9 +56,9 @@ inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size
                              : 0;
     for (size_t k = 0; k < f.trees; ++k) {
         uint32_t node[walk_tokens] = {};
-        uint32_t margin[walk_tokens];
+        float margin[walk_tokens];
         for (size_t t = 0; t < count; ++t)
-            margin[t] = margin_key(INFINITY);
+            margin[t] = INFINITY;
         for (size_t level = 0; level < f.depth; ++level) {
             size_t t = 0;
             for (; t + 4 <= count; t += 4) {
@@ -131,7 +71,7 @@ inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size
         }
         for (size_t t = 0; t < count; ++t) {
             call.routes.leaf[(first + t) * f.trees + k] = node[t] - static_cast<uint32_t>(f.leaves() - 1);
-            call.routes.margin[(first + t) * f.trees + k] = margin_of(margin[t]);
+            call.routes.margin[(first + t) * f.trees + k] = margin[t];
         }
     }
 }

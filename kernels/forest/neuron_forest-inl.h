@@ -202,15 +202,16 @@ class NeuronWalk {
     template <size_t count>
     void tests(size_t k, size_t node, const Value* const* x, const uint32_t* tokens, float* values) {
         const size_t row = k * f_.nodes() + node;
+        const Value* const weights = in_row(k, node);
         if constexpr (type == TensorType::s8) {
             int32_t sums[count];
-            dots<Ops, count>(in_row(k, node), x, f_.hidden, sums);
+            dots<Ops, count, true>(&weights, x, f_.hidden, sums);
             for (size_t t = 0; t < count; ++t) {
                 if constexpr (Ops::row_offset != 0) sums[t] -= Ops::row_offset * x_sum_[tokens[t] - z_base_];
                 values[t] = static_cast<float>(sums[t]) * (f_.in_scale[row] * call_.x_scale[tokens[t]]);
             }
         } else {
-            dots<Ops, count>(in_row(k, node), x, f_.hidden, values);
+            dots<Ops, count, true>(&weights, x, f_.hidden, values);
         }
         if (f_.in_bias == nullptr) return;
         for (size_t t = 0; t < count; ++t)
@@ -220,15 +221,8 @@ class NeuronWalk {
     // The sum of each token's 8-bit values, where products move rows up by an offset.
     void note_x_sums([[maybe_unused]] const uint32_t* tokens, [[maybe_unused]] size_t count) {
         if constexpr (type == TensorType::s8) {
-            if constexpr (Ops::row_offset != 0) {
-                for (size_t i = 0; i < count; ++i) {
-                    const Value* x = x_ + tokens[i] * f_.hidden;
-                    int32_t sum = 0;
-                    for (size_t c = 0; c < f_.hidden; ++c)
-                        sum += x[c];
-                    x_sum_[tokens[i] - z_base_] = sum;
-                }
-            }
+            for (size_t i = 0; i < count && Ops::row_offset != 0; ++i)
+                x_sum_[tokens[i] - z_base_] = sum_of_bytes<Arch>(x_ + tokens[i] * f_.hidden, f_.hidden);
         }
     }
 
@@ -240,8 +234,7 @@ class NeuronWalk {
     size_t path() const { return f_.trees * padded_levels(); }
 
     // Outputs of a group: block by block of columns, so that rows which paths share are in the first-level
-    // cache for the second of them.
-    // together: all of one leaf.
+    // cache for the second of them. together: all of one leaf.
     void outputs(const uint32_t* tokens, size_t count, bool together) {
         for (size_t i = 0; i < count; ++i) {
             for (size_t k = 0; k < f_.trees; ++k) {
@@ -262,11 +255,11 @@ class NeuronWalk {
         }
         switch (together ? count : 0) {
             case 2:
-                return add_rows<2>(out, 0);
+                return add_rows<2>(out);
             case 3:
-                return add_rows<3>(out, 0);
+                return add_rows<3>(out);
             case 4:
-                return add_rows<4>(out, 0);
+                return add_rows<4>(out);
             default:
                 break;
         }
@@ -276,17 +269,17 @@ class NeuronWalk {
     // Columns that words cover, then the others.
     size_t word_end() const { return word_levels > 1 ? f_.hidden / word_columns * word_columns : 0; }
 
-    // `tokens` tokens of one leaf, from the group's token `first` on.
+    // The group's `tokens` tokens, all of one leaf.
     template <size_t tokens>
-    void add_rows(const OutputRow* out, size_t first) {
+    void add_rows(const OutputRow* out) {
         if constexpr (word_levels > 1) {
             for (size_t column = 0; column < word_end(); column += word_columns)
-                add_words<tokens>(out, word_path(first), column);
+                add_words<tokens>(out, word_path(0), column);
         }
         if (word_end() == f_.hidden) return;
         unround(tokens);
         for (size_t column = word_end(); column < f_.hidden; column += block_columns<Arch>)
-            add_block<Arch, tokens>(out, a_ + first * path(), rows_ + first * path(), path(), column);
+            add_block<Arch, tokens>(out, a_, rows_, path(), column);
     }
 
     // Tokens of different leaves.
@@ -323,7 +316,7 @@ class NeuronWalk {
         for (size_t level = 0; level < padded_levels(); ++level) {
             const size_t node = (level < f_.depth ? last >> (f_.depth - level) : last) - 1;
             rows[level] = out_row(k, node);
-            if constexpr (type == TensorType::bf16) a[level] = rounded_to_bf16(a[level]);
+            if constexpr (type == TensorType::bf16) a[level] = through_bf16(a[level]);
             if constexpr (type == TensorType::s8) a[level] *= f_.out_scale[k * f_.nodes() + node];
         }
         if constexpr (type == TensorType::s8) scales_[at] = round_to_steps(a, padded_levels());

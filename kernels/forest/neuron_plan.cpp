@@ -8,8 +8,7 @@ namespace espalier {
 namespace {
 
 // What the plan supposes of the machine: half of a second-level cache of 1 MiB for rows that many tokens
-// share, and a core's part of a third-level cache of a few MiB. Both halve or double without moving a figure
-// of docs/kernels.md by more than its noise.
+// share, and a core's part of a third-level cache of a few MiB.
 constexpr size_t near_bytes = size_t{512} << 10, far_bytes = size_t{6} << 20;
 
 }  // namespace

@@ -3,10 +3,9 @@
 //
 //   f32    fused multiply-add
 //   bf16   AVX512_BF16: two products a lane and instruction; else widened to float32
-//   s8     AVX512_VNNI: four products a lane and instruction; else 16-bit products added in pairs. The
-//   integer
-//          sums are exact, and so the same on every instruction set, for rows of up to 2^31 / (255 * 127)
-//          values.
+//   s8     AVX512_VNNI: four products a lane and instruction; else 16-bit products added in pairs.
+//          The integer sums are exact, and so the same on every instruction set, for rows of up to
+//          2^31 / (255 * 127) values.
 //
 // Intrinsics, since xsimd 8.1 has neither these products nor loads that widen.
 #pragma once
@@ -17,9 +16,7 @@
 namespace espalier {
 namespace {
 
-// Sums across lanes.
-// Always four at a time
-// and in one order, so that a sum does not depend on its neighbours.
+// Sums across lanes, always four at a time and in one order, so that a sum does not depend on its neighbours.
 
 #if defined(__AVX512F__)
 inline void sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d, float* out) {
@@ -90,40 +87,27 @@ inline float32x4_t load_widened(const int8_t* source) {
 }
 #endif
 
-// AVX-512's products of pairs and quads. As assembly: GCC 12 copies or spills the sum around every intrinsic.
-
-#if defined(__AVX512BF16__)
-inline __m512 add_pair_products(__m512 sum, __m512i a, __m512i b) {
-    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
-    return sum;
-}
-#endif
-#if defined(__AVX512VNNI__)
-// unsigned times signed
-inline __m512i add_quad_products(__m512i sum, __m512i a, __m512i b) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "vm"(b));
-    return sum;
-}
-#endif
-
-// Products.
-// Value: the
-// stored number. step: values of a vector. Sum: a vector of partial sums, int32 or float32.
+// Products. Value: the stored number. step: values of a vector. Sum: a vector of int32 or float32.
 
 template <class Arch, TensorType type>
 struct RowOps;
 
+// Fused multiply-adds on float32, which is what there is without products of a narrower type.
 template <class Arch>
-struct RowOps<Arch, TensorType::f32> {
-    using Value = float;
+struct FloatOps {
     using Vector = Floats<Arch>;
     using Sum = Floats<Arch>;
     static constexpr size_t step = lanes<Arch>;
-    static Vector load_row(const float* row) { return Vector::load_unaligned(row); }
-    static Vector load_x(const float* x) { return Vector::load_unaligned(x); }
     static Sum zero() { return Sum(0.0F); }
     static Sum multiply_add(Vector row, Vector x, Sum sum) { return xsimd::fma(row, x, sum); }
     static Sum add(Sum a, Sum b) { return a + b; }
+};
+
+template <class Arch>
+struct RowOps<Arch, TensorType::f32> : FloatOps<Arch> {
+    using Value = float;
+    static Floats<Arch> load_row(const float* row) { return Floats<Arch>::load_unaligned(row); }
+    static Floats<Arch> load_x(const float* x) { return load_row(x); }
 };
 
 #if defined(__AVX512BF16__)
@@ -141,16 +125,10 @@ struct RowOps<Arch, TensorType::bf16> {
 };
 #else
 template <class Arch>
-struct RowOps<Arch, TensorType::bf16> {
+struct RowOps<Arch, TensorType::bf16> : FloatOps<Arch> {
     using Value = uint16_t;
-    using Vector = Floats<Arch>;
-    using Sum = Floats<Arch>;
-    static constexpr size_t step = lanes<Arch>;
-    static Vector load_row(const uint16_t* row) { return load_widened(row); }
-    static Vector load_x(const uint16_t* x) { return load_widened(x); }
-    static Sum zero() { return Sum(0.0F); }
-    static Sum multiply_add(Vector row, Vector x, Sum sum) { return xsimd::fma(row, x, sum); }
-    static Sum add(Sum a, Sum b) { return a + b; }
+    static Floats<Arch> load_row(const uint16_t* row) { return load_widened(row); }
+    static Floats<Arch> load_x(const uint16_t* x) { return load_row(x); }
 };
 #endif
 
@@ -172,41 +150,33 @@ struct RowOps<Arch, TensorType::s8> {
     static Sum multiply_add(Vector row, Vector x, Sum sum) { return add_quad_products(sum, row, x); }
     static Sum add(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
 };
-#elif defined(__AVX512F__)
-template <class Arch>
-struct RowOps<Arch, TensorType::s8> {
-    using Value = int8_t;
-    using Vector = __m512i;
-    using Sum = __m512i;
-    static constexpr size_t step = 32;
-    static constexpr int32_t row_offset = 0;
-    static Vector load_row(const int8_t* row) {
-        return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row)));
-    }
-    static Vector load_x(const int8_t* x) { return load_row(x); }
-    static Sum zero() { return _mm512_setzero_si512(); }
-    static Sum multiply_add(Vector row, Vector x, Sum sum) {
-        return _mm512_add_epi32(sum, _mm512_madd_epi16(row, x));
-    }
-    static Sum add(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
-};
 #elif defined(__AVX2__)
 template <class Arch>
 struct RowOps<Arch, TensorType::s8> {
     using Value = int8_t;
-    using Vector = __m256i;
-    using Sum = __m256i;
-    static constexpr size_t step = 16;
+    using Vector = Integers<Arch>;  // two 16-bit values in each
+    using Sum = Integers<Arch>;
+    static constexpr size_t step = 2 * lanes<Arch>;
     static constexpr int32_t row_offset = 0;
     static Vector load_row(const int8_t* row) {
-        return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+#if defined(__AVX512F__)
+        return Vector(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row))));
+#else
+        return Vector(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row))));
+#endif
     }
-    static Vector load_x(const int8_t* x) { return load_row(x); }
-    static Sum zero() { return _mm256_setzero_si256(); }
+    static Vector load_x(const int8_t* x) {
+        return load_row(x);
+    }
+    static Sum zero() {
+        return Sum(0);
+    }
     static Sum multiply_add(Vector row, Vector x, Sum sum) {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(row, x));
+        return sum + sums_of_pairs<Arch>(row, x);
     }
-    static Sum add(Sum a, Sum b) { return _mm256_add_epi32(a, b); }
+    static Sum add(Sum a, Sum b) {
+        return a + b;
+    }
 };
 #elif defined(__ARM_NEON)
 template <class Arch>
@@ -227,12 +197,29 @@ struct RowOps<Arch, TensorType::s8> {
 };
 #endif
 
-// Dot products.
+// One vector of every product, at column `at`, into partial sum `part`.
+template <class Ops, size_t count, bool shared>
+[[gnu::always_inline]] inline void add_products(const typename Ops::Value* const* rows,
+                                                const typename Ops::Value* const* x, size_t at, size_t part,
+                                                typename Ops::Sum (&sum)[count][4]) {
+    if constexpr (shared) {
+        const auto row = Ops::load_row(rows[0] + at);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < count; ++t)
+            sum[t][part] = Ops::multiply_add(row, Ops::load_x(x[t] + at), sum[t][part]);
+    } else {
+#pragma GCC unroll 4
+        for (size_t t = 0; t < count; ++t)
+            sum[t][part] =
+                Ops::multiply_add(Ops::load_row(rows[t] + at), Ops::load_x(x[t] + at), sum[t][part]);
+    }
+}
 
-// One row against `count` vectors of x at once: row loads are shared. Every product has four partial sums
-// (a fused multiply-add takes 4 cycles, vdpbf16ps 6), filled in the same order whatever `count` is.
-template <class Ops, size_t count, class Out>
-inline void dots(const typename Ops::Value* row, const typename Ops::Value* const* x, size_t length,
+// Dot products of `count` vectors of x, with one row (whose loads they share) or a row each. Every product
+// has four partial sums (a fused multiply-add takes 4 cycles, vdpbf16ps 6), filled in the same order whatever
+// `count` and `shared` are.
+template <class Ops, size_t count, bool shared, class Out>
+inline void dots(const typename Ops::Value* const* rows, const typename Ops::Value* const* x, size_t length,
                  Out* out) {
     using Value = typename Ops::Value;
     constexpr size_t step = Ops::step;
@@ -243,27 +230,18 @@ inline void dots(const typename Ops::Value* row, const typename Ops::Value* cons
     size_t i = 0;
     for (; i + 4 * step <= length; i += 4 * step) {
 #pragma GCC unroll 4
-        for (size_t part = 0; part < 4; ++part) {
-            const auto values = Ops::load_row(row + i + part * step);
-#pragma GCC unroll 4
-            for (size_t t = 0; t < count; ++t)
-                sum[t][part] = Ops::multiply_add(values, Ops::load_x(x[t] + i + part * step), sum[t][part]);
-        }
+        for (size_t part = 0; part < 4; ++part)
+            add_products<Ops, count, shared>(rows, x, i + part * step, part, sum);
     }
-    for (; i + step <= length; i += step) {
-        const auto values = Ops::load_row(row + i);
-#pragma GCC unroll 4
-        for (size_t t = 0; t < count; ++t)
-            sum[t][0] = Ops::multiply_add(values, Ops::load_x(x[t] + i), sum[t][0]);
-    }
+    for (; i + step <= length; i += step)
+        add_products<Ops, count, shared>(rows, x, i, 0, sum);
     if (i < length) {
         alignas(64) Value last_row[step] = {}, last_x[step] = {};
-        __builtin_memcpy(last_row, row + i, (length - i) * sizeof(Value));
-        const auto values = Ops::load_row(last_row);
 #pragma GCC unroll 4
         for (size_t t = 0; t < count; ++t) {
+            __builtin_memcpy(last_row, rows[shared ? 0 : t] + i, (length - i) * sizeof(Value));
             __builtin_memcpy(last_x, x[t] + i, (length - i) * sizeof(Value));
-            sum[t][1] = Ops::multiply_add(values, Ops::load_x(last_x), sum[t][1]);
+            sum[t][1] = Ops::multiply_add(Ops::load_row(last_row), Ops::load_x(last_x), sum[t][1]);
         }
     }
     typename Ops::Sum whole[4];
@@ -277,6 +255,22 @@ inline void dots(const typename Ops::Value* row, const typename Ops::Value* cons
 #pragma GCC unroll 4
     for (size_t t = 0; t < count; ++t)
         out[t] = all[t];
+}
+
+// The sum of `length` 8-bit values, which products with rows moved up by an offset take off again.
+template <class Arch>
+[[gnu::noinline]] int32_t sum_of_bytes(const int8_t* x, size_t length) {
+    int32_t sum = 0;
+    size_t i = 0;
+#if defined(__AVX512VNNI__)
+    Integers<Arch> quads(0);
+    for (; i + 64 <= length; i += 64)
+        quads = add_quad_products(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
+    sum = xsimd::hadd(quads);
+#endif
+    for (; i < length; ++i)
+        sum += x[i];
+    return sum;
 }
 
 }  // namespace
