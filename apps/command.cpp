@@ -24,6 +24,8 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
         ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
         ->capture_default_str();
     command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
+    command.add_flag("--huge-pages", options.huge_pages,
+                     "Read the file into huge pages: faster where trees outgrow the caches");
     if (json) command.add_flag("--json", options.json, "JSON to stdout");
 }
 
@@ -35,6 +37,7 @@ ModelOptions model_options(const CommonOptions& options) {
     inner.isa = options.isa;
     inner.backend = options.backend;
     inner.map = !options.no_mmap;
+    inner.huge_pages = options.huge_pages;
     return inner;
 }
 

@@ -19,11 +19,11 @@ using Json = nlohmann::ordered_json;
 struct CommonOptions {
     int threads = 1;
     std::string isa, backend, device = "cpu", precision = "f32";
-    bool no_mmap = false;
+    bool no_mmap = false, huge_pages = false;
     bool json = false;
 };
 
-// Adds --threads, --isa, --backend, --device, --precision, --no-mmap and, if wanted, --json.
+// Adds --threads, --isa, --backend, --device, --precision, --no-mmap, --huge-pages and, if wanted, --json.
 void add_common(CLI::App& command, CommonOptions& options, bool json);
 
 std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options);

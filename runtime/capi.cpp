@@ -109,6 +109,11 @@ espalier_status open_model(const espalier_model_options* given, espalier_model**
         inner.backend = options.backend != nullptr ? options.backend : "";
         inner.map = options.use_mmap != 0;
         inner.verify = options.verify != 0;
+        inner.huge_pages = options.huge_pages != 0;
+        if (inner.huge_pages && options.allocator.allocate != nullptr)
+            throw Error(Status::invalid_argument,
+                        "huge_pages: expected 0 beside an allocator of the caller's, found %d",
+                        options.huge_pages);
         inner.memory = &handle->memory;
         handle->model = open(inner);
         log_line(options.logger, ESPALIER_LOG_INFO, "opened a model: kernels %s, dense backend %s",

@@ -3,6 +3,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "base/checked.h"
 #include "base/error.h"
 
@@ -28,6 +32,26 @@ void HookResource::do_deallocate(void* pointer, size_t bytes, size_t alignment) 
     live_.fetch_sub(bytes, std::memory_order_relaxed);
     if (hooks_.allocate != nullptr) {
         if (hooks_.release != nullptr) hooks_.release(hooks_.user, pointer, bytes, alignment);
+    } else {
+        std::free(pointer);
+    }
+}
+
+void* HugePages::do_allocate(size_t bytes, size_t alignment) {
+    constexpr size_t page = size_t{2} << 20;
+    if (bytes < page) return upstream_->allocate(bytes, alignment);
+    void* pointer = std::aligned_alloc(page, round_up(bytes, page));
+    if (pointer == nullptr)
+        throw Error(Status::out_of_memory, "out of memory: %zu bytes were asked for", bytes);
+#if defined(__linux__)
+    madvise(pointer, round_up(bytes, page), MADV_HUGEPAGE);  // a wish: without them all works as well
+#endif
+    return pointer;
+}
+
+void HugePages::do_deallocate(void* pointer, size_t bytes, size_t alignment) {
+    if (bytes < size_t{2} << 20) {
+        upstream_->deallocate(pointer, bytes, alignment);
     } else {
         std::free(pointer);
     }

@@ -29,6 +29,23 @@ class HookResource final : public std::pmr::memory_resource {
     std::atomic<size_t> live_{0};
 };
 
+// Pieces of 2 MiB and more in huge pages, where the system grants them; smaller ones from `upstream`. A
+// tree's rows lie all over its memory: with pages of 4 KiB nearly every row costs a walk through the page
+// tables.
+class HugePages final : public std::pmr::memory_resource {
+   public:
+    explicit HugePages(std::pmr::memory_resource* upstream) : upstream_(upstream) {}
+
+   private:
+    void* do_allocate(size_t bytes, size_t alignment) override;
+    void do_deallocate(void* pointer, size_t bytes, size_t alignment) override;
+    bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
+        return this == &other;
+    }
+
+    std::pmr::memory_resource* upstream_;
+};
+
 // Float arrays that live as long as a model: widened, transposed or padded weights.
 class WeightStore {
    public:

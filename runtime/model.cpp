@@ -32,14 +32,25 @@ std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     return make_onednn_backend(isa);
 }
 
-Model::Model(ModelFile file, const ModelOptions& options)
-    : memory_(options.memory), file_(std::move(file)), prepared_(options.memory) {
+namespace {
+
+std::unique_ptr<HugePages> huge_pages(const ModelOptions& options) {
+    return options.huge_pages ? std::make_unique<HugePages>(options.memory) : nullptr;
+}
+
+}  // namespace
+
+Model::Model(std::unique_ptr<HugePages> huge, ModelFile file, const ModelOptions& options)
+    : memory_(options.memory),
+      huge_(std::move(huge)),
+      file_(std::move(file)),
+      prepared_(huge_ ? huge_.get() : options.memory) {
     if (options.verify) file_.verify_payload();
     const Isa isa = chosen_isa(options.isa);
     kernels_ = &kernel_table(isa);
     backend_ = chosen_backend(options.backend, isa);
     open_tokenizer();
-    prepare(file_, *kernels_, *backend_, memory_, prepared_);
+    prepare(file_, *kernels_, *backend_, huge_ ? huge_.get() : memory_, prepared_);
     for (const HeadSpec& head : spec().heads)
         head_names_.emplace_back(head.name);
     for (const auto label : spec().labels)
@@ -47,11 +58,15 @@ Model::Model(ModelFile file, const ModelOptions& options)
 }
 
 std::unique_ptr<Model> Model::open(const char* path, const ModelOptions& options) {
-    return std::unique_ptr<Model>(new Model(ModelFile::open(path, options.map, options.memory), options));
+    auto huge = huge_pages(options);
+    auto file =
+        huge ? ModelFile::open(path, false, huge.get()) : ModelFile::open(path, options.map, options.memory);
+    return std::unique_ptr<Model>(new Model(std::move(huge), std::move(file), options));
 }
 
 std::unique_ptr<Model> Model::from_memory(std::span<const std::byte> bytes, const ModelOptions& options) {
-    return std::unique_ptr<Model>(new Model(ModelFile::from_memory(bytes, options.memory), options));
+    return std::unique_ptr<Model>(
+        new Model(huge_pages(options), ModelFile::from_memory(bytes, options.memory), options));
 }
 
 void Model::open_tokenizer() {

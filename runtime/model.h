@@ -11,6 +11,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/dense/dense.h"
 #include "model_format/reader.h"
+#include "runtime/memory.h"
 #include "runtime/prepare.h"
 #include "runtime/tokenizer/vocabulary.h"
 #include "runtime/tokenizer/wordpiece.h"
@@ -23,6 +24,7 @@ struct ModelOptions {
         backend;  // empty: oneDNN where it is compiled in and serves the instruction set, else native
     bool map = true;
     bool verify = false;
+    bool huge_pages = false;  // the file is read, not mapped, and weights lie in huge pages
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // must outlive the model
 };
 
@@ -51,10 +53,11 @@ class Model {
     uint32_t head_named(std::string_view name) const;
 
    private:
-    Model(ModelFile file, const ModelOptions& options);
+    Model(std::unique_ptr<HugePages> huge, ModelFile file, const ModelOptions& options);
     void open_tokenizer();
 
     std::pmr::memory_resource* memory_;
+    std::unique_ptr<HugePages> huge_;  // null: weights come from memory_
     ModelFile file_;
     const KernelTable* kernels_ = nullptr;
     std::unique_ptr<DenseBackend> backend_;

@@ -31,7 +31,7 @@ struct DenseShape {
     // Of y: f32; what x is, where that is bf16; s8 or u8, where x is 8-bit.
     TensorType output = TensorType::f32;
     // Known when the layer is prepared, the same for all rows; only for 8-bit x and 8-bit y.
-    Quantisation input_quantisation, output_quantisation;
+    Quantisation input_quantisation = {}, output_quantisation = {};
 
     bool is_8bit() const { return input == TensorType::s8 || input == TensorType::u8; }
 };

@@ -99,6 +99,9 @@ static void test_recovery(void) {
     options.allocator.user = &heap;
     CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_OK);
     CHECK_STATUS(espalier_context_create(model, NULL, &context, &error), ESPALIER_OK);
+    options.huge_pages = 1; /* the caller's memory is the caller's choice */
+    CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error),
+                 ESPALIER_INVALID_ARGUMENT);
     do { /* each attempt gets one allocation further */
         heap.fail_at = heap.allocations + 1;
         ++calls;

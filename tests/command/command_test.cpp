@@ -168,6 +168,8 @@ TEST_CASE("embed: a JSON array a text, of length 1") {
     CHECK(lines[0] != lines[1]);
     CHECK(check_good(espalier({"embed", files().plain}, "the tree\n\na\tb\n")).lines() == lines);
     CHECK(check_good(espalier({"embed", files().plain, "--no-mmap"}, "the tree\n\na\tb\n")).lines() == lines);
+    CHECK(check_good(espalier({"embed", files().plain, "--huge-pages"}, "the tree\n\na\tb\n")).lines() ==
+          lines);
 }
 
 TEST_CASE("inspect and verify") {

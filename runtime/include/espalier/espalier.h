@@ -90,6 +90,11 @@ typedef struct espalier_model_options {
     int verify;   /* 0; 1: check the hash of the payload too (reads the whole file) */
     espalier_allocator allocator; /* all null: the C library's */
     espalier_logger logger;       /* null: none */
+    /* 0; 1: read the file instead of mapping it, and keep weights in huge pages where the system grants them
+     * (Linux: transparent_hugepage madvise or always): faster where trees are larger than the caches, for a
+     * slower start and memory of the model's own. Nothing was gained by it at MiniLM size. Not beside an
+     * allocator. From memory: what is prepared, not the caller's bytes. */
+    int huge_pages;
 } espalier_model_options;
 
 ESPALIER_API void espalier_model_options_init(espalier_model_options* options);
