@@ -32,25 +32,19 @@ std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     return make_onednn_backend(isa);
 }
 
-namespace {
-
-std::unique_ptr<HugePages> huge_pages(const ModelOptions& options) {
-    return options.huge_pages ? std::make_unique<HugePages>(options.memory) : nullptr;
-}
-
-}  // namespace
-
-Model::Model(std::unique_ptr<HugePages> huge, ModelFile file, const ModelOptions& options)
+template <class Open>
+Model::Model(const ModelOptions& options, const Open& open)
     : memory_(options.memory),
-      huge_(std::move(huge)),
-      file_(std::move(file)),
-      prepared_(huge_ ? huge_.get() : options.memory) {
+      huge_(options.memory),
+      weights_(options.huge_pages ? &huge_ : options.memory),
+      file_(open(weights_)),
+      prepared_(weights_) {
     if (options.verify) file_.verify_payload();
     const Isa isa = chosen_isa(options.isa);
     kernels_ = &kernel_table(isa);
     backend_ = chosen_backend(options.backend, isa);
     open_tokenizer();
-    prepare(file_, *kernels_, *backend_, huge_ ? huge_.get() : memory_, prepared_);
+    prepare(file_, *kernels_, *backend_, weights_, prepared_);
     for (const HeadSpec& head : spec().heads)
         head_names_.emplace_back(head.name);
     for (const auto label : spec().labels)
@@ -58,15 +52,14 @@ Model::Model(std::unique_ptr<HugePages> huge, ModelFile file, const ModelOptions
 }
 
 std::unique_ptr<Model> Model::open(const char* path, const ModelOptions& options) {
-    auto huge = huge_pages(options);
-    auto file =
-        huge ? ModelFile::open(path, false, huge.get()) : ModelFile::open(path, options.map, options.memory);
-    return std::unique_ptr<Model>(new Model(std::move(huge), std::move(file), options));
+    return std::unique_ptr<Model>(new Model(options, [&](std::pmr::memory_resource* memory) {
+        return ModelFile::open(path, options.map && !options.huge_pages, memory);
+    }));
 }
 
 std::unique_ptr<Model> Model::from_memory(std::span<const std::byte> bytes, const ModelOptions& options) {
-    return std::unique_ptr<Model>(
-        new Model(huge_pages(options), ModelFile::from_memory(bytes, options.memory), options));
+    return std::unique_ptr<Model>(new Model(
+        options, [&](std::pmr::memory_resource* memory) { return ModelFile::from_memory(bytes, memory); }));
 }
 
 void Model::open_tokenizer() {

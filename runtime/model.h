@@ -53,11 +53,14 @@ class Model {
     uint32_t head_named(std::string_view name) const;
 
    private:
-    Model(std::unique_ptr<HugePages> huge, ModelFile file, const ModelOptions& options);
+    // open: gives the file, with what it needs from that memory.
+    template <class Open>
+    Model(const ModelOptions& options, const Open& open);
     void open_tokenizer();
 
     std::pmr::memory_resource* memory_;
-    std::unique_ptr<HugePages> huge_;  // null: weights come from memory_
+    HugePages huge_;
+    std::pmr::memory_resource* weights_;  // huge_ or memory_
     ModelFile file_;
     const KernelTable* kernels_ = nullptr;
     std::unique_ptr<DenseBackend> backend_;
