@@ -21,7 +21,9 @@ namespace {
 constexpr KernelTable scalar_table{Isa::scalar,
                                    scalar::activate,
                                    scalar::attention,
-                                   scalar::gemm,
+                                   scalar::gemm_f32,
+                                   scalar::gemm_bf16,
+                                   scalar::gemm_s8,
                                    scalar::leaf_forest_f32,
                                    scalar::leaf_forest_bf16,
                                    scalar::leaf_forest_s8,
@@ -29,6 +31,7 @@ constexpr KernelTable scalar_table{Isa::scalar,
                                    scalar::neuron_forest_bf16,
                                    scalar::neuron_forest_s8,
                                    scalar::norm,
+                                   scalar::round,
                                    scalar::widen,
                                    "float32",
                                    "32-bit"};
@@ -36,7 +39,9 @@ constexpr KernelTable scalar_table{Isa::scalar,
 constexpr KernelTable avx2_table{Isa::avx2,
                                  avx2::activate,
                                  avx2::attention,
-                                 avx2::gemm,
+                                 avx2::gemm_f32,
+                                 avx2::gemm_bf16,
+                                 avx2::gemm_s8,
                                  avx2::leaf_forest_f32,
                                  avx2::leaf_forest_bf16,
                                  avx2::leaf_forest_s8,
@@ -44,13 +49,16 @@ constexpr KernelTable avx2_table{Isa::avx2,
                                  avx2::neuron_forest_bf16,
                                  avx2::neuron_forest_s8,
                                  avx2::norm,
+                                 avx2::round,
                                  avx2::widen,
                                  "float32 (vfmadd)",
                                  "16-bit (vpmaddwd)"};
 constexpr KernelTable avx512_table{Isa::avx512,
                                    avx512::activate,
                                    avx512::attention,
-                                   avx512::gemm,
+                                   avx512::gemm_f32,
+                                   avx512::gemm_bf16,
+                                   avx512::gemm_s8,
                                    avx512::leaf_forest_f32,
                                    avx512::leaf_forest_bf16,
                                    avx512::leaf_forest_s8,
@@ -58,6 +66,7 @@ constexpr KernelTable avx512_table{Isa::avx512,
                                    avx512::neuron_forest_bf16,
                                    avx512::neuron_forest_s8,
                                    avx512::norm,
+                                   avx512::round,
                                    avx512::widen,
                                    "float32 (vfmadd)",
                                    "16-bit (vpmaddwd)"};
@@ -66,11 +75,13 @@ constexpr KernelTable avx512_table{Isa::avx512,
 KernelTable complete_avx512_table() {
     KernelTable table = avx512_table;
     if (cpu_has_bf16()) {
+        table.gemm_bf16 = avx512bf16::gemm_bf16;
         table.leaf_forest_bf16 = avx512bf16::leaf_forest_bf16;
         table.neuron_forest_bf16 = avx512bf16::neuron_forest_bf16;
         table.bf16_products = "pairs (vdpbf16ps)";
     }
     if (cpu_has_vnni()) {
+        table.gemm_s8 = avx512vnni::gemm_s8;
         table.leaf_forest_s8 = cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
         table.neuron_forest_s8 = avx512vnni::neuron_forest_s8;
         table.s8_products = "quads (vpdpbusd)";
@@ -82,7 +93,9 @@ KernelTable complete_avx512_table() {
 constexpr KernelTable neon_table{Isa::neon,
                                  neon::activate,
                                  neon::attention,
-                                 neon::gemm,
+                                 neon::gemm_f32,
+                                 neon::gemm_bf16,
+                                 neon::gemm_s8,
                                  neon::leaf_forest_f32,
                                  neon::leaf_forest_bf16,
                                  neon::leaf_forest_s8,
@@ -90,6 +103,7 @@ constexpr KernelTable neon_table{Isa::neon,
                                  neon::neuron_forest_bf16,
                                  neon::neuron_forest_s8,
                                  neon::norm,
+                                 neon::round,
                                  neon::widen,
                                  "float32 (fmla)",
                                  "16-bit (smull, sadalp)"};

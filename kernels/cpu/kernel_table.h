@@ -17,15 +17,19 @@ struct KernelTable {
     Isa isa;
     ActivationKernel activate;
     AttentionKernel attention;
-    GemmKernel gemm;
+    GemmKernel gemm_f32, gemm_bf16, gemm_s8;                                     // by the type of the rows
     LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;          // by the type of the rows
     NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;
+    RoundKernel round;
     WidenKernel widen;
     // What bf16 and 8-bit kernels multiply with, for inspect and bench.
     const char* bf16_products;
     const char* s8_products;
 
+    GemmKernel gemm(TensorType rows) const {
+        return rows == TensorType::f32 ? gemm_f32 : rows == TensorType::bf16 ? gemm_bf16 : gemm_s8;
+    }
     LeafForestKernel leaf_forest(TensorType rows) const {
         return rows == TensorType::f32    ? leaf_forest_f32
                : rows == TensorType::bf16 ? leaf_forest_bf16

@@ -14,8 +14,9 @@ namespace espalier::scalar {
 void activate(Activation activation, float* values, size_t count);
 void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
                float* scratch);
-void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
-          float* y);
+void gemm_f32(const PackedDense& dense, const GemmCall& call);
+void gemm_bf16(const PackedDense& dense, const GemmCall& call);
+void gemm_s8(const PackedDense& dense, const GemmCall& call);
 void leaf_forest_f32(const LeafForest& forest, const ForestCall& call);
 void leaf_forest_bf16(const LeafForest& forest, const ForestCall& call);
 void leaf_forest_s8(const LeafForest& forest, const ForestCall& call);
@@ -23,6 +24,7 @@ void neuron_forest_f32(const NeuronForest& forest, const ForestCall& call);
 void neuron_forest_bf16(const NeuronForest& forest, const ForestCall& call);
 void neuron_forest_s8(const NeuronForest& forest, const ForestCall& call);
 void norm(const NormWeights& norm, const float* x, const float* residual, float* y, size_t tokens);
+void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
 
 }  // namespace espalier::scalar

@@ -57,6 +57,22 @@ inline Integers<Arch> sums_of_pairs(Integers<Arch> a, Integers<Arch> b) {
 }
 #endif
 
+// The sum of `length` 8-bit values, which products with rows moved up by an offset take off again.
+template <class Arch>
+[[gnu::noinline]] int32_t sum_of_bytes(const int8_t* x, size_t length) {
+    int32_t sum = 0;
+    size_t i = 0;
+#if defined(__AVX512VNNI__)
+    Integers<Arch> quads(0);
+    for (; i + 64 <= length; i += 64)
+        quads = add_quad_products(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
+    sum = xsimd::hadd(quads);
+#endif
+    for (; i < length; ++i)
+        sum += x[i];
+    return sum;
+}
+
 // To nearest even; a NaN stays one: its low bits must not carry into the exponent.
 inline uint16_t rounded_to_bf16(float value) {
     uint32_t bits = 0;

@@ -1,7 +1,8 @@
 // Dense layers: y = act(x W^T + b), x [rows, inputs], W [outputs, inputs].
 //
 // Arithmetic is float32, bfloat16 (products of bfloat16, sums, bias and activation float32) or 8-bit (exact
-// integer sums; bias and activation float32); x's type chooses. The native backend has float32 alone.
+// integer sums; bias and activation float32); x's type chooses. 8-bit x has a scale a row, given with every
+// call, or (oneDNN alone) one scale and zero for all, known when the layer is prepared.
 //
 // A DenseBackend is chosen once a model (oneDNN, or our own kernels) and prepares weights for it; a
 // DenseRunner belongs to one context and thread and runs prepared layers. Layers are const once prepared.
@@ -28,9 +29,10 @@ struct DenseShape {
     bool bias = false;
     // Of x and of the stored weights: f32, bf16, or s8 and u8. 8-bit weights are s8 with one scale an output.
     TensorType input = TensorType::f32;
-    // Of y: f32; what x is, where that is bf16; s8 or u8, where x is 8-bit.
+    // Of y: f32; what x is, where that is bf16; s8 or u8, where x is 8-bit of one scale.
     TensorType output = TensorType::f32;
-    // Known when the layer is prepared, the same for all rows; only for 8-bit x and 8-bit y.
+    bool row_scales = false;  // s8 x with a scale a row
+    // Known when the layer is prepared, the same for all rows; only for 8-bit x of one scale, and 8-bit y.
     Quantisation input_quantisation = {}, output_quantisation = {};
 
     bool is_8bit() const { return input == TensorType::s8 || input == TensorType::u8; }
@@ -43,7 +45,8 @@ class DenseLayer {
     DenseLayer& operator=(const DenseLayer&) = delete;
     virtual ~DenseLayer() = default;
     const DenseShape& shape() const { return shape_; }
-    virtual size_t bytes() const = 0;  // of prepared weights
+    virtual size_t bytes() const = 0;                 // of prepared weights
+    virtual bool is_native() const { return false; }  // of our own kernels, whatever the backend
 
    private:
     DenseShape shape_;
@@ -58,7 +61,11 @@ class DenseRunner {
     // x: [rows, inputs], y: [rows, outputs], contiguous, not overlapping, of the shape's types. Both buffers
     // hold padded_rows(rows) rows: backends may compute on whole blocks; what stands in the extra rows of x
     // is not used for the others, and the extra rows of y are left undefined.
-    virtual void run(const DenseLayer& layer, const void* x, void* y, size_t rows) = 0;
+    // x_scale: [rows] where the shape has row_scales, else null.
+    virtual void run(const DenseLayer& layer, const void* x, const float* x_scale, void* y, size_t rows) = 0;
+    void run(const DenseLayer& layer, const void* x, void* y, size_t rows) {
+        run(layer, x, nullptr, y, rows);
+    }
     // Which implementation `run` takes for this layer and number of rows, for inspect and bench.
     virtual const char* implementation(const DenseLayer& layer, size_t rows) = 0;
 };

@@ -6,6 +6,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/dense/dense.h"
+#include "kernels/dense/panel_pack.h"
 
 namespace espalier {
 
@@ -25,28 +26,35 @@ class NativeLayer final : public DenseLayer {
         : DenseLayer(shape), memory_(memory) {
         packed_.inputs = shape.inputs;
         packed_.outputs = shape.outputs;
-        const size_t outputs = packed_.panels() * panel_outputs;
-        floats_ = outputs * shape.inputs + (bias != nullptr ? outputs : 0);
-        data_ = static_cast<float*>(memory_->allocate(floats_ * sizeof(float), 64));
-        std::memset(data_, 0, floats_ * sizeof(float));
-        for (size_t o = 0; o < shape.outputs; ++o) {
-            float* column = data_ + o / panel_outputs * shape.inputs * panel_outputs + o % panel_outputs;
-            for (size_t i = 0; i < shape.inputs; ++i)
-                column[i * panel_outputs] = weight[o * shape.inputs + i];
-        }
+        packed_.type = shape.input;
+        packed_.output = shape.output;
+        packed_.activation = shape.activation;
+        const bool is_8bit = shape.input == TensorType::s8;
+        const size_t padded = packed_.padded_outputs(),
+                     words = packed_words(shape.input, shape.inputs, padded);
+        words_ = words + padded * (is_8bit ? 2 : 1);
+        data_ = static_cast<uint32_t*>(memory_->allocate(words_ * sizeof(uint32_t), 64));
+        std::memset(data_ + words, 0, (words_ - words) * sizeof(uint32_t));
+        auto* bias_data = reinterpret_cast<float*>(data_ + words);
+        float* scales = is_8bit ? bias_data + padded : nullptr;
+        for (size_t o = 0; o < shape.outputs && is_8bit; ++o)
+            scales[o] = row_scale(weight + o * shape.inputs, shape.inputs);
+        pack_panels(shape.input, {weight, 1, shape.inputs}, shape.inputs, shape.outputs, padded, scales,
+                    nullptr, data_);
+        if (bias != nullptr) std::memcpy(bias_data, bias, shape.outputs * sizeof(float));
         packed_.weight = data_;
-        if (bias == nullptr) return;
-        std::memcpy(data_ + outputs * shape.inputs, bias, shape.outputs * sizeof(float));
-        packed_.bias = data_ + outputs * shape.inputs;
+        packed_.bias = bias_data;
+        packed_.scale = scales;
     }
-    ~NativeLayer() override { memory_->deallocate(data_, floats_ * sizeof(float), 64); }
-    size_t bytes() const override { return floats_ * sizeof(float); }
+    ~NativeLayer() override { memory_->deallocate(data_, words_ * sizeof(uint32_t), 64); }
+    size_t bytes() const override { return words_ * sizeof(uint32_t); }
+    bool is_native() const override { return true; }
     const PackedDense& packed() const { return packed_; }
 
    private:
     std::pmr::memory_resource* memory_;
-    size_t floats_ = 0;
-    float* data_ = nullptr;
+    size_t words_ = 0;
+    uint32_t* data_ = nullptr;  // packed weights, the bias, the scales
     PackedDense packed_;
 };
 
@@ -54,36 +62,37 @@ class NativeRunner final : public DenseRunner {
    public:
     NativeRunner(const KernelTable& kernels, int threads) : kernels_(kernels), threads_(threads) {}
 
-    void run(const DenseLayer& layer, const void* x_rows, void* y_rows, size_t rows) override {
-        const auto* x = static_cast<const float*>(x_rows);
-        auto* y = static_cast<float*>(y_rows);
+    void run(const DenseLayer& layer, const void* x, const float* x_scale, void* y, size_t rows) override {
         const auto& packed = static_cast<const NativeLayer&>(layer).packed();
-        const Activation activation = layer.shape().activation;
+        const GemmKernel gemm = kernels_.gemm(packed.type);
         // Threads take rows when there are enough for whole tiles, panels otherwise.
         if (rows >= 24 * static_cast<size_t>(threads_)) {
             parallel_for(threads_, rows, 24, [&](size_t begin, size_t end, int) {
-                run_part(packed, activation, x + begin * packed.inputs, end - begin, 0, packed.panels(),
-                         y + begin * packed.outputs);
+                const auto row = [&](auto* base, size_t values, TensorType type) {
+                    return base + begin * values * bytes_of(type);
+                };
+                gemm(packed, {row(static_cast<const std::byte*>(x), packed.inputs, packed.type),
+                              x_scale != nullptr ? x_scale + begin : nullptr, end - begin, 0, packed.panels(),
+                              row(static_cast<std::byte*>(y), packed.outputs, packed.output)});
             });
         } else {
             parallel_for(threads_, packed.panels(), 2, [&](size_t begin, size_t end, int) {
-                run_part(packed, activation, x, rows, begin, end, y);
+                gemm(packed, {x, x_scale, rows, begin, end, y});
             });
         }
     }
-    const char* implementation(const DenseLayer&, size_t) override { return name_of(kernels_.isa); }
-
-   private:
-    void run_part(const PackedDense& packed, Activation activation, const float* x, size_t rows, size_t first,
-                  size_t last, float* y) const {
-        kernels_.gemm(packed, x, rows, first, last, y);
-        if (activation == Activation::none) return;
-        const size_t begin = first * panel_outputs;
-        const size_t end = last * panel_outputs < packed.outputs ? last * panel_outputs : packed.outputs;
-        for (size_t r = 0; r < rows; ++r)
-            kernels_.activate(activation, y + r * packed.outputs + begin, end - begin);
+    const char* implementation(const DenseLayer& layer, size_t) override {
+        switch (layer.shape().input) {
+            case TensorType::bf16:
+                return kernels_.bf16_products;
+            case TensorType::s8:
+                return kernels_.s8_products;
+            default:
+                return name_of(kernels_.isa);
+        }
     }
 
+   private:
     const KernelTable& kernels_;
     int threads_;
 };
@@ -94,9 +103,17 @@ class NativeBackend final : public DenseBackend {
     const char* name() const override { return "native"; }
     std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight, const float* bias,
                                         std::pmr::memory_resource* memory) const override {
-        if (shape.input != TensorType::f32 || shape.output != TensorType::f32)
-            throw Error(Status::unsupported, "dense layers of %s to %s: the native backend has f32 alone",
-                        name_of(shape.input), name_of(shape.output));
+        const bool runs =
+            (shape.input == TensorType::f32 && shape.output == TensorType::f32) ||
+            (shape.input == TensorType::bf16 &&
+             (shape.output == TensorType::f32 || shape.output == TensorType::bf16)) ||
+            (shape.input == TensorType::s8 && shape.row_scales && shape.output == TensorType::f32);
+        if (!runs)
+            throw Error(
+                Status::unsupported,
+                "dense layers of %s to %s: the native backend has f32 to f32, bf16 to f32 and bf16, and "
+                "s8 with a scale a row to f32",
+                name_of(shape.input), name_of(shape.output));
         return std::make_unique<NativeLayer>(shape, weight, bias, memory);
     }
     std::unique_ptr<DenseRunner> make_runner(int threads, bool) const override {

@@ -43,10 +43,16 @@ struct Primitive {
 
 class OnednnRunner final : public DenseRunner {
    public:
-    OnednnRunner(const dnnl::engine& engine, int threads, bool exact_rows)
-        : engine_(engine), stream_(engine), threads_(threads), exact_rows_(exact_rows) {}
+    OnednnRunner(const dnnl::engine& engine, std::unique_ptr<DenseRunner> native, int threads,
+                 bool exact_rows)
+        : engine_(engine),
+          stream_(engine),
+          native_(std::move(native)),
+          threads_(threads),
+          exact_rows_(exact_rows) {}
 
-    void run(const DenseLayer& layer, const void* x, void* y, size_t rows) override {
+    void run(const DenseLayer& layer, const void* x, const float* x_scale, void* y, size_t rows) override {
+        if (layer.is_native()) return native_->run(layer, x, x_scale, y, rows);
         Primitive& primitive = find(layer, computed_rows(rows));
         const auto& prepared = static_cast<const onednn::Layer&>(layer);
         const ThreadCount threads(threads_);
@@ -72,6 +78,7 @@ class OnednnRunner final : public DenseRunner {
                         layer.shape().inputs, layer.shape().outputs, static_cast<int>(status));
     }
     const char* implementation(const DenseLayer& layer, size_t rows) override {
+        if (layer.is_native()) return native_->implementation(layer, rows);
         return find(layer, computed_rows(rows)).implementation.c_str();
     }
 
@@ -120,6 +127,7 @@ class OnednnRunner final : public DenseRunner {
 
     dnnl::engine engine_;
     dnnl::stream stream_;
+    std::unique_ptr<DenseRunner> native_;  // for what oneDNN lacks
     int threads_;
     bool exact_rows_;
     std::map<Key, Primitive> primitives_;
@@ -128,10 +136,13 @@ class OnednnRunner final : public DenseRunner {
 
 class OnednnBackend final : public DenseBackend {
    public:
-    explicit OnednnBackend(Isa isa) : isa_(isa) {}
+    explicit OnednnBackend(Isa isa) : isa_(isa), native_(make_native_backend(isa)) {}
     const char* name() const override { return "onednn"; }
     std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight, const float* bias,
                                         std::pmr::memory_resource* memory) const override {
+        // oneDNN 2 has no scale a row of x, and bfloat16 only where the processor has it.
+        const bool narrow = shape.input == TensorType::bf16 && (isa_ != Isa::avx512 || !cpu_has_bf16());
+        if (shape.row_scales || narrow) return native_->prepare(shape, weight, bias, memory);
         if (shape.input != TensorType::f32 && isa_ != Isa::avx512)
             throw Error(Status::unsupported, "dense layers of %s to %s: oneDNN has nothing fast for %s",
                         name_of(shape.input), name_of(shape.output), name_of(isa_));
@@ -140,11 +151,13 @@ class OnednnBackend final : public DenseBackend {
         });
     }
     std::unique_ptr<DenseRunner> make_runner(int threads, bool exact_rows) const override {
-        return std::make_unique<OnednnRunner>(engine_, threads, exact_rows);
+        return std::make_unique<OnednnRunner>(engine_, native_->make_runner(threads, exact_rows), threads,
+                                              exact_rows);
     }
 
    private:
     Isa isa_;
+    std::unique_ptr<DenseBackend> native_;
     dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
 };
 

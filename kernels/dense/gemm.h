@@ -1,24 +1,38 @@
-// Our own dense product, one panel of packed weights at a time. Used by the native backend.
+// Our own dense product y = act(x W^T + b), one panel of packed weights at a time. The native backend's, and
+// oneDNN's where that lacks the types: in 8 bits it has no scale a row of x.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+
+#include "base/types.h"
+#include "kernels/dense/panel.h"
 
 namespace espalier {
 
-// Weights are packed in panels of this many outputs: [panel][inputs][64], zero-filled at the end. 64 = four
-// AVX-512, eight AVX2 or sixteen NEON vectors, so one packing serves every instruction set.
-inline constexpr size_t panel_outputs = 64;
-
 struct PackedDense {
     size_t inputs = 0, outputs = 0;
-    const float* weight = nullptr;  // [panels, inputs, panel_outputs]
-    const float* bias = nullptr;    // [panels * panel_outputs], or null
+    TensorType type = TensorType::f32;    // of weights and x: f32, bf16 or s8
+    TensorType output = TensorType::f32;  // of y: f32 or bf16
+    Activation activation = Activation::none;
+    const uint32_t* weight = nullptr;  // packed matrix, inputs x padded outputs (panel_pack.h)
+    const float* scale = nullptr;      // s8 only: [padded outputs], a weight is stored * scale
+    const float* bias = nullptr;       // [padded outputs], zeros where there is none
 
-    size_t panels() const { return (outputs + panel_outputs - 1) / panel_outputs; }
+    size_t padded_outputs() const { return (outputs + 15) / 16 * 16; }
+    size_t panels() const { return (outputs + panel_columns - 1) / panel_columns; }
 };
 
-// y[rows, outputs] = x[rows, inputs] W^T + b for the panels [first_panel, last_panel).
-using GemmKernel = void (*)(const PackedDense& dense, const float* x, size_t rows, size_t first_panel,
-                            size_t last_panel, float* y);
+// Rows of x, contiguous, and which panels of y [rows, outputs] are computed. A row's result depends neither
+// on its neighbours nor on how panels are split. s8: sums are exact integers, and
+// y = (sum * (x_scale * scale)) + bias before the activation, in one fused multiply-add where there is one.
+struct GemmCall {
+    const void* x = nullptr;
+    const float* x_scale = nullptr;  // s8 only: [rows]
+    size_t rows = 0, first_panel = 0, last_panel = 0;
+    void* y = nullptr;
+};
+
+using GemmKernel = void (*)(const PackedDense& dense, const GemmCall& call);
 
 }  // namespace espalier

@@ -6,9 +6,14 @@ namespace espalier::avx2 {
 
 using Arch = xsimd::fma3<xsimd::avx2>;
 
-void gemm(const PackedDense& dense, const float* x, size_t rows, size_t first_panel, size_t last_panel,
-          float* y) {
-    gemm_panels<Arch>(dense, x, rows, first_panel, last_panel, y);
+void gemm_f32(const PackedDense& dense, const GemmCall& call) {
+    gemm_panels<Arch, TensorType::f32>(dense, call);
+}
+void gemm_bf16(const PackedDense& dense, const GemmCall& call) {
+    gemm_panels<Arch, TensorType::bf16>(dense, call);
+}
+void gemm_s8(const PackedDense& dense, const GemmCall& call) {
+    gemm_panels<Arch, TensorType::s8>(dense, call);
 }
 
 }  // namespace espalier::avx2

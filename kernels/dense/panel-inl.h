@@ -331,5 +331,23 @@ inline void multiply_panel(const PanelJob& job, size_t count, const Rows& rows) 
     }
 }
 
+// What the sums of a tile begin with: the bias; in 8 bits, what B's values stand too high by, of_row(r) being
+// the sum of A's row r (the bias waits until sums are float32).
+template <class Arch, TensorType type, size_t height, size_t width, class Register, class SumOf>
+[[gnu::always_inline]] inline void start_sums(const float* bias, const SumOf& of_row,
+                                              Register (&sum)[height][width]) {
+#pragma GCC unroll 8
+    for (size_t r = 0; r < height; ++r) {
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            if constexpr (type == TensorType::s8) {
+                sum[r][v] = Integers<Arch>(-128 * of_row(r));
+            } else {
+                sum[r][v] = Floats<Arch>::load_unaligned(bias + v * lanes<Arch>);
+            }
+        }
+    }
+}
+
 }  // namespace
 }  // namespace espalier

@@ -14,24 +14,6 @@
 namespace espalier {
 namespace {
 
-// What the sums of a tile begin with: the bias; in 8 bits, what B's values stand too high by, of_row(r) being
-// the sum of A's row r (the bias waits until sums are float32).
-template <class Arch, TensorType type, size_t height, size_t width, class Register, class SumOf>
-[[gnu::always_inline]] inline void start_sums(const float* bias, const SumOf& of_row,
-                                              Register (&sum)[height][width]) {
-#pragma GCC unroll 8
-    for (size_t r = 0; r < height; ++r) {
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v) {
-            if constexpr (type == TensorType::s8) {
-                sum[r][v] = Integers<Arch>(-128 * of_row(r));
-            } else {
-                sum[r][v] = Floats<Arch>::load_unaligned(bias + v * lanes<Arch>);
-            }
-        }
-    }
-}
-
 // The first product on a block of tokens: activations[r, c] = x[token r] U + bias, float32.
 template <class Arch, TensorType type>
 struct UpRows {
@@ -248,7 +230,7 @@ class LeafBlock {
         } else if constexpr (type == TensorType::s8) {
             const size_t leaf_columns = columns_ - shared_columns_;
             for (size_t r = 0; r < count; ++r)
-                scratch_.scale[r] = round_to_bytes<Arch>(
+                scratch_.scale[r] = round_activations<Arch>(
                     scratch_.activations + r * columns_, f_.shared.down_scale, shared_columns_,
                     f_.leaf.down_scale + g * leaf_columns, leaf_columns,
                     reinterpret_cast<int8_t*>(scratch_.rounded) + r * columns_, scratch_.sum[r]);

@@ -1,62 +1,16 @@
 #include "kernels/forest/leaf_pack.h"
 
-#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "base/checked.h"
 #include "base/float16.h"
 #include "kernels/dense/panel.h"
+#include "kernels/dense/panel_pack.h"
 #include "kernels/quantize/quantize.h"
 
 namespace espalier {
 namespace {
-
-// A matrix as it stands in the caller's memory: value(k, column) = data[k * k_stride + column *
-// column_stride].
-struct Source {
-    const float* data;
-    size_t k_stride, column_stride;
-    float at(size_t k, size_t column) const { return data[k * k_stride + column * column_stride]; }
-};
-
-// Rounded to 8 bits as quantize_row does.
-int8_t quantized(float value, float scale) {
-    int8_t stored = 0;
-    quantize_row(&value, scale, &stored, 1);
-    return stored;
-}
-
-// scale_of(k, column): for s8.
-template <class ScaleOf>
-void pack_matrix(TensorType type, const Source& source, size_t k, size_t columns, size_t padded_columns,
-                 const ScaleOf& scale_of, uint32_t* target) {
-    const size_t group = panel_group(type), bits = 32 / group;
-    const size_t words = packed_words(type, k, padded_columns);
-    for (size_t i = 0; i < words; ++i)
-        target[i] = type == TensorType::s8 ? 0x80808080u : 0;  // zeros
-    for (size_t row = 0; row < k; ++row) {
-        for (size_t column = 0; column < columns; ++column) {
-            const float value = source.at(row, column);
-            uint32_t& word = target[packed_word(type, k, padded_columns, row, column)];
-            const auto shift = static_cast<uint32_t>(row % group * bits);
-            switch (type) {
-                case TensorType::bf16:
-                    word |= static_cast<uint32_t>(bfloat_from_float(value)) << shift;
-                    break;
-                case TensorType::s8:
-                    // + 128 turns the top bit, which stands set.
-                    word ^=
-                        static_cast<uint32_t>(static_cast<uint8_t>(quantized(value, scale_of(row, column))))
-                        << shift;
-                    break;
-                default:
-                    word = std::bit_cast<uint32_t>(value);
-                    break;
-            }
-        }
-    }
-}
 
 float absolute_maximum(const float* values, size_t stride, size_t count) {
     float largest = 0;
@@ -69,18 +23,15 @@ float absolute_maximum(const float* values, size_t stride, size_t count) {
 void pack_up(const LeafForest& f, const float* weight, size_t width, uint32_t* target, float* scales) {
     for (size_t n = 0; n < width && scales != nullptr; ++n)
         scales[n] = row_scale(weight + n * f.hidden, f.hidden);
-    pack_matrix(
-        f.rows, {weight, 1, f.hidden}, f.hidden, width, leaf_padded(width),
-        [&](size_t, size_t n) { return scales != nullptr ? scales[n] : 0.0F; }, target);
+    pack_panels(f.rows, {weight, 1, f.hidden}, f.hidden, width, leaf_padded(width), scales, nullptr, target);
 }
 
 void pack_down(const LeafForest& f, const float* weight, size_t neuron_stride, size_t stride, size_t width,
                uint32_t* target, float* scales) {
     for (size_t n = 0; n < width && scales != nullptr; ++n)
         scales[n] = absolute_maximum(weight + n * neuron_stride, stride, f.hidden) / 127.0F;
-    pack_matrix(
-        f.rows, {weight, neuron_stride, stride}, width, f.hidden, leaf_padded(f.hidden),
-        [&](size_t n, size_t) { return scales != nullptr ? scales[n] : 0.0F; }, target);
+    pack_panels(f.rows, {weight, neuron_stride, stride}, width, f.hidden, leaf_padded(f.hidden), nullptr,
+                scales, target);
 }
 
 // Hands out 64-byte aligned pieces of `memory`; counts alone where that is null.

@@ -257,21 +257,5 @@ inline void dots(const typename Ops::Value* const* rows, const typename Ops::Val
         out[t] = all[t];
 }
 
-// The sum of `length` 8-bit values, which products with rows moved up by an offset take off again.
-template <class Arch>
-[[gnu::noinline]] int32_t sum_of_bytes(const int8_t* x, size_t length) {
-    int32_t sum = 0;
-    size_t i = 0;
-#if defined(__AVX512VNNI__)
-    Integers<Arch> quads(0);
-    for (; i + 64 <= length; i += 64)
-        quads = add_quad_products(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
-    sum = xsimd::hadd(quads);
-#endif
-    for (; i < length; ++i)
-        sum += x[i];
-    return sum;
-}
-
 }  // namespace
 }  // namespace espalier

@@ -12,6 +12,12 @@ namespace espalier {
 // source: [count] of a type with numbers (f32, f16, bf16, s8); target: [count] float32. s8: times `scale`.
 using WidenKernel = void (*)(TensorType type, const void* source, float scale, float* target, size_t count);
 
+// Float32 to bf16 (to nearest even) or s8. x: [rows, columns]; y: as many of that type; scale: [rows],
+// written for s8 alone: that of the row's largest size / 127, and y to nearest even of x * (127 / largest). A
+// row with a value that is not finite has scale NaN and zeros; one of nothing above 1e-35 has zeros.
+using RoundKernel = void (*)(TensorType type, const float* x, size_t rows, size_t columns, void* y,
+                             float* scale);
+
 // The scale of one row, and the row rounded by it. A row of zeros has scale 0. Values must be finite.
 float row_scale(const float* row, size_t count);
 void quantize_row(const float* row, float scale, int8_t* target, size_t count);

@@ -1,8 +1,10 @@
-// Stored types to float32; specification: quantize_scalar.cpp. Intrinsics: xsimd 8.1 has no half precision.
+// Stored types to float32 and back; specification: quantize_scalar.cpp. Intrinsics: xsimd 8.1 has no half
+// precision.
 #include <immintrin.h>
 
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/scalar.h"
+#include "kernels/quantize/round-inl.h"
 
 namespace espalier::avx2 {
 namespace {
@@ -30,6 +32,10 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
     scalar::widen(type, rest, scale, target + i, count - i);
+}
+
+void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+    round_rows<xsimd::fma3<xsimd::avx2>>(type, x, rows, columns, y, scale);
 }
 
 }  // namespace espalier::avx2

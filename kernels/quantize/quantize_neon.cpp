@@ -1,8 +1,9 @@
-// Stored types to float32; specification: quantize_scalar.cpp.
+// Stored types to float32 and back; specification: quantize_scalar.cpp.
 #include <arm_neon.h>
 
 #include "kernels/cpu/neon.h"
 #include "kernels/cpu/scalar.h"
+#include "kernels/quantize/round-inl.h"
 
 namespace espalier::neon {
 namespace {
@@ -27,6 +28,10 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
     scalar::widen(type, rest, scale, target + i, count - i);
+}
+
+void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+    round_rows<xsimd::neon64>(type, x, rows, columns, y, scale);
 }
 
 }  // namespace espalier::neon

@@ -49,4 +49,26 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     }
 }
 
+void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+    for (size_t r = 0; r < rows; ++r) {
+        const float* row = x + r * columns;
+        if (type == TensorType::bf16) {
+            for (size_t i = 0; i < columns; ++i)
+                static_cast<uint16_t*>(y)[r * columns + i] = bfloat_from_float(row[i]);
+            continue;
+        }
+        float largest = 0;
+        bool finite = true;
+        for (size_t i = 0; i < columns; ++i) {
+            finite = finite && std::isfinite(row[i]);
+            largest = std::fmax(largest, std::fabs(row[i]));
+        }
+        const float steps = finite && largest > 1e-35F ? 127.0F / largest : 0.0F;
+        for (size_t i = 0; i < columns; ++i)
+            static_cast<int8_t*>(y)[r * columns + i] =
+                static_cast<int8_t>(finite ? std::nearbyint(row[i] * steps) : 0.0F);
+        scale[r] = finite ? largest / 127.0F : NAN;
+    }
+}
+
 }  // namespace espalier::scalar

@@ -1,5 +1,6 @@
 // Our own dense kernels of every instruction set against double precision.
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/dense/panel_pack.h"
 #include "tests/kernels/dense_support.h"
 
 namespace {
@@ -70,25 +71,29 @@ TEST_CASE("native dense layers: model shapes at every row count; a row's bits do
 TEST_CASE("the kernel writes the panels it is given and no others") {
     Random random(73);
     constexpr size_t inputs = 33, outputs = 200, rows = 7;
-    PackedDense packed{inputs, outputs, nullptr, nullptr};
-    Buffer<float> weight(packed.panels() * inputs * panel_outputs), bias(packed.panels() * panel_outputs),
-        x(rows * inputs);
+    PackedDense packed;
+    packed.inputs = inputs;
+    packed.outputs = outputs;
+    Buffer<float> weight(outputs * inputs), bias(packed.padded_outputs()), x(rows * inputs);
+    Buffer<uint32_t> words(packed_words(TensorType::f32, inputs, packed.padded_outputs()));
     fill_normal(weight, random);
     fill_normal(bias, random);
     fill_normal(x, random);
-    packed.weight = weight.data();
+    pack_panels(TensorType::f32, {weight.data(), 1, inputs}, inputs, outputs, packed.padded_outputs(),
+                nullptr, nullptr, words.data());
+    packed.weight = words.data();
     packed.bias = bias.data();
     for (const Isa isa : available_isas()) {
         Buffer<float> whole(rows * outputs);
-        kernel_table(isa).gemm(packed, x.data(), rows, 0, 4, whole.data());
+        kernel_table(isa).gemm_f32(packed, {x.data(), nullptr, rows, 0, 4, whole.data()});
         for (size_t first = 0; first <= 4; ++first) {
             for (size_t last = first; last <= 4; ++last) {
                 Buffer<float> part(rows * outputs);
                 std::fill(part.begin(), part.end(), 777.0F);
-                kernel_table(isa).gemm(packed, x.data(), rows, first, last, part.data());
+                kernel_table(isa).gemm_f32(packed, {x.data(), nullptr, rows, first, last, part.data()});
                 CHECK(part.intact());
                 for (size_t i = 0; i < rows * outputs; ++i) {
-                    const size_t panel = i % outputs / panel_outputs;
+                    const size_t panel = i % outputs / panel_columns;
                     REQUIRE(part[i] == (panel >= first && panel < last ? whole[i] : 777.0F));
                 }
             }
