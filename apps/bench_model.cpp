@@ -107,6 +107,7 @@ class Subject {
                {"stored_neurons", stored},
                {"active_neurons", active},
                {"ffn_multiply_adds_per_token", adds},
+               {"precision", precision_name(model_->precision())},
                {"isa", name_of(model_->kernels().isa)},
                {"backend", model_->backend().name()}};
         j["distinct_leaves"] = distinct_leaves();
@@ -165,12 +166,15 @@ std::vector<Subject> make_subjects(const Options& options) {
     if (options.file.empty())
         specs.insert(specs.begin(),
                      options.ffn.empty() ? "dense:" + std::to_string(shape.dense_width) : options.ffn);
-    const Precision precision = precision_named(options.common.precision);
+    // Random models are stored in the precision that they run in, which is the first model's.
+    ModelOptions inner = model_options(options.common);
+    if (!subjects.empty()) inner.precision = precision_name(subjects[0].model().precision());
+    if (inner.precision.empty()) inner.precision = "f32";
+    const Precision precision = precision_named(std::string(inner.precision));
     for (const std::string& spec : specs) {
         const std::string name =
             (options.file.empty() ? options.synthetic : "same shape") + " " + spec + ", random";
-        subjects.emplace_back(
-            name, make_synthetic(shape, parse_ffn(spec), precision, 1, model_options(options.common)));
+        subjects.emplace_back(name, make_synthetic(shape, parse_ffn(spec), precision, 1, inner));
     }
     return subjects;
 }
@@ -207,10 +211,10 @@ void print_table(const std::vector<Json>& rows) {
                     row["tokens_per_second"].get<double>(), row["ratio_to_first"].get<double>());
     }
     const Json& first = rows.front();
-    std::printf("%u ids, batch %u, %d thread%s, %s, dense by %s; ratio: time over the first row's\n",
+    std::printf("%u ids, batch %u, %d thread%s, %s, %s, dense by %s; ratio: time over the first row's\n",
                 first["ids"].get<unsigned>(), first["batch"].get<unsigned>(), first["threads"].get<int>(),
-                first["threads"].get<int>() == 1 ? "" : "s", first["isa"].get<std::string>().c_str(),
-                first["backend"].get<std::string>().c_str());
+                first["threads"].get<int>() == 1 ? "" : "s", first["precision"].get<std::string>().c_str(),
+                first["isa"].get<std::string>().c_str(), first["backend"].get<std::string>().c_str());
     for (const Json& row : rows) {
         if (row["distinct_leaves"].empty()) continue;
         std::printf("distinct leaves of the last call, by layer, %s:",
@@ -299,7 +303,7 @@ void add_bench_model(CLI::App& bench, Runner& run) {
                       "Read lines LENGTH REPEATS, answer each with a JSON line of times");
     add_common(*command, options->common, true);
     command->get_option("--precision")
-        ->description("Stored numbers of random-weight models; arithmetic is f32");
+        ->description("Arithmetic (default: as FILE's weights are stored; f32 for random ones)");
     command->callback([options, file, synthetic, &run] {
         if (file->empty() && synthetic->empty()) throw CLI::RequiredError("FILE or --synthetic");
         run = [options] { return bench_model(*options); };

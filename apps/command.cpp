@@ -20,9 +20,8 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
     command.add_option("--device", options.device, "cpu (this build has no other)")->capture_default_str();
     command
         .add_option("--precision", options.precision,
-                    "Arithmetic (this version: f32 whatever the file stores)")
-        ->check(CLI::IsMember({"f32", "f16", "bf16", "int8"}))
-        ->capture_default_str();
+                    "Arithmetic of projections and feed-forward parts (default: as the weights are stored)")
+        ->check(CLI::IsMember({"f32", "bf16", "int8"}));
     command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
     command.add_flag("--huge-pages", options.huge_pages,
                      "Read the file into huge pages: faster where trees outgrow the caches");
@@ -36,16 +35,13 @@ ModelOptions model_options(const CommonOptions& options) {
     ModelOptions inner;
     inner.isa = options.isa;
     inner.backend = options.backend;
+    inner.precision = options.precision;
     inner.map = !options.no_mmap;
     inner.huge_pages = options.huge_pages;
     return inner;
 }
 
 std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options) {
-    if (options.precision != "f32")
-        throw Error(Status::unsupported,
-                    "--precision: expected f32 (this version computes in no other), found %s",
-                    options.precision.c_str());
     return Model::open(path.c_str(), model_options(options));
 }
 

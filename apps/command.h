@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 
 struct CommonOptions {
     int threads = 1;
-    std::string isa, backend, device = "cpu", precision = "f32";
+    std::string isa, backend, device = "cpu", precision;
     bool no_mmap = false, huge_pages = false;
     bool json = false;
 };

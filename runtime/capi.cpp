@@ -27,6 +27,7 @@ struct espalier_context {
 namespace {
 
 using espalier::Error;
+using espalier::precision_name;
 using espalier::Status;
 
 espalier_status report(espalier_error* error, Status status, const char* message) {
@@ -107,6 +108,7 @@ espalier_status open_model(const espalier_model_options* given, espalier_model**
         espalier::ModelOptions inner;
         inner.isa = options.isa != nullptr ? options.isa : "";
         inner.backend = options.backend != nullptr ? options.backend : "";
+        inner.precision = options.precision != nullptr ? options.precision : "";
         inner.map = options.use_mmap != 0;
         inner.verify = options.verify != 0;
         inner.huge_pages = options.huge_pages != 0;
@@ -229,6 +231,7 @@ espalier_status espalier_model_get_info(const espalier_model* model, espalier_mo
         value.prepared_bytes = m.prepared_bytes();
         value.isa = name_of(m.kernels().isa);
         value.backend = m.backend().name();
+        value.precision = precision_name(m.precision());
         write_info(info, value, "espalier_model_info");
     });
 }

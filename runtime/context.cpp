@@ -89,7 +89,18 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens,
     // Attention loads whole vectors past the last value of the last row.
     if (widest.qkv > 0) w.qkv = arena.take<float>(rows * widest.qkv + 64);
     if (widest.query > 0) w.mix = arena.take<float>(rows * widest.query);
-    if (widest.inner > 0) w.inner = arena.take<float>(rows * widest.inner);
+    const TensorType precision = model.precision();
+    const size_t inner_rows = padded_rows(std::min(max_tokens, Context::inner_tokens));
+    const bool is_8bit = precision == TensorType::s8;
+    if (widest.inner > 0) {
+        w.inner = arena.take<std::byte>(inner_rows * widest.inner * (precision == TensorType::bf16 ? 2 : 4));
+        w.inner_rounded = arena.take<std::byte>(is_8bit ? inner_rows * widest.inner : 0);
+        w.inner_rounded_scale = arena.take<float>(is_8bit ? inner_rows : 0);
+    }
+    if (precision != TensorType::f32) {
+        w.rounded = arena.take<std::byte>(rows * std::max(hidden, widest.query) * bytes_of(precision));
+        w.rounded_scale = arena.take<float>(is_8bit ? rows : 0);
+    }
     w.pooled = arena.take<float>(pooled_rows * hidden);
     size_t head_inner = 0, head_out = 0;
     for (const HeadSpec& head : spec.heads) {

@@ -34,15 +34,19 @@ struct Batch {
     size_t length(size_t s) const { return offsets[s + 1] - offsets[s]; }
 };
 
-// The float32 buffers of a call, all in the arena. R = rows for max_tokens, padded for the dense backend.
+// The buffers of a call, all in the arena. R = rows for max_tokens, padded for the dense backend.
 struct Workspace {
-    float* x = nullptr;                                // [R, hidden] hidden states
-    float* normed = nullptr;                           // [R, hidden] pre-norm models only
-    float* y = nullptr;                                // [R, hidden] what a sublayer adds
-    float* extra = nullptr;                            // [R, hidden] blocks with several dense parts only
-    float* qkv = nullptr;                              // [R, widest qkv] and 64 floats
-    float* mix = nullptr;                              // [R, widest query] attention's output
-    float* inner = nullptr;                            // [R, widest dense part]
+    float* x = nullptr;       // [R, hidden] hidden states
+    float* normed = nullptr;  // [R, hidden] pre-norm models only
+    float* y = nullptr;       // [R, hidden] what a sublayer adds
+    float* extra = nullptr;   // [R, hidden] blocks with several dense parts only
+    float* qkv = nullptr;     // [R, widest qkv] and 64 floats
+    float* mix = nullptr;     // [R, widest query] attention's output
+    // A block of tokens of a dense part: [B, widest dense part]; float32, in bf16 models bf16.
+    std::byte* inner = nullptr;
+    // What layers read, rounded to the model's precision, and its scales; not in float32 models.
+    std::byte *rounded = nullptr, *inner_rounded = nullptr;  // [R, hidden or widest query]; as inner, s8
+    float *rounded_scale = nullptr, *inner_rounded_scale = nullptr;  // [R]; [B]; s8 only
     float* pooled = nullptr;                           // [R', hidden], R' = rows for max_sequences
     float *head_inner = nullptr, *head_out = nullptr;  // [R', …]
     std::byte* thread_scratch = nullptr;               // [threads, thread_scratch_bytes]
@@ -53,6 +57,10 @@ struct Workspace {
 
 class Context {
    public:
+    // Tokens of a dense part that go through both its layers before the next ones: what lies between the two
+    // stays in the caches (1.5 MiB at MiniLM's 1536 float32).
+    static constexpr size_t inner_tokens = 256;
+
     // Throws Error. The model must outlive the context.
     Context(const Model& model, const ContextOptions& options);
     Context(const Context&) = delete;
@@ -111,9 +119,17 @@ class Context {
     // encoder.cpp
     void run(const Batch& batch);
     void add_embeddings(const Batch& batch);
+    // Rows in the model's precision.
+    struct Rows {
+        const void* values = nullptr;
+        const float* scale = nullptr;  // 8-bit: one a row
+        const float* exact = nullptr;  // before they were rounded; null if they were not
+    };
+    Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale);
+    void dense_part(const PreparedPart& part, const Rows& input, float* y);
     void attention(const PreparedBlock& block, const Batch& batch, const float* input);
     void feed_forward(const PreparedBlock& block, const float* input);
-    void forest(const PreparedPart& part, const float* input, bool accumulate);
+    void forest(const PreparedPart& part, const Rows& input, bool accumulate);
     void residual_norm(const NormWeights& norm);
     void normalise(const NormWeights& norm, const float* x, const float* residual, float* y);
     void pool(const Batch& batch, Pooling pooling);

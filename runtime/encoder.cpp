@@ -1,5 +1,6 @@
 // The one block loop. A block is an optional attention sublayer and the sum of its parts, each wrapped by the
 // model's norm placement.
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -86,9 +87,23 @@ void Context::residual_norm(const NormWeights& norm) {
         work_.x[i] += work_.y[i];
 }
 
+Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale) {
+    const TensorType precision = model_.precision();
+    if (precision == TensorType::f32) return {x};
+    const bool is_8bit = precision == TensorType::s8;
+    parallel_for(threads_, rows, norm_grain, [&](size_t begin, size_t end, int) {
+        model_.kernels().round(precision, x + begin * columns, end - begin, columns,
+                               target + begin * columns * bytes_of(precision),
+                               is_8bit ? scale + begin : nullptr);
+    });
+    return {target, is_8bit ? scale : nullptr, x};
+}
+
 void Context::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
     const AttentionShape& shape = block.attention;
-    dense_->run(*block.qkv, input, work_.qkv, tokens_);
+    const size_t hidden = model_.spec().hidden;
+    const Rows x = rounded(input, tokens_, hidden, work_.rounded, work_.rounded_scale);
+    dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
     parallel_for(
         threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
             auto* scratch = reinterpret_cast<float*>(work_.thread_scratch + static_cast<size_t>(thread) *
@@ -100,36 +115,58 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
                                            scratch);
             }
         });
-    dense_->run(*block.attention_out, work_.mix, work_.y, tokens_);
+    const Rows mix = rounded(work_.mix, tokens_, shape.query_width(), work_.rounded, work_.rounded_scale);
+    dense_->run(*block.attention_out, mix.values, mix.scale, work_.y, tokens_);
 }
 
 // y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
 void Context::feed_forward(const PreparedBlock& block, const float* input) {
     const size_t count = tokens_ * model_.spec().hidden;
+    const Rows x = rounded(input, tokens_, model_.spec().hidden, work_.rounded, work_.rounded_scale);
     bool written = false;
     for (const PreparedPart& part : block.parts) {
         if (part.up == nullptr) continue;  // a forest, or fused with one
-        dense_->run(*part.up, input, work_.inner, tokens_);
-        dense_->run(*part.down, work_.inner, written ? work_.extra : work_.y, tokens_);
+        dense_part(part, x, written ? work_.extra : work_.y);
         for (size_t i = 0; i < count && written; ++i)
             work_.y[i] += work_.extra[i];
         written = true;
     }
     for (const PreparedPart& part : block.parts) {
         if (!part.spec->is_forest()) continue;
-        forest(part, input, written);
+        forest(part, x, written);
         written = true;
     }
     if (!written) std::memset(work_.y, 0, count * sizeof(float));
 }
 
-void Context::forest(const PreparedPart& part, const float* input, bool accumulate) {
-    const size_t hidden = model_.spec().hidden, trees = part.spec->trees;
+// Block by block of tokens. A backend may leave anything in the rows of y behind a block's: the next block's,
+// or padding.
+void Context::dense_part(const PreparedPart& part, const Rows& input, float* y) {
+    const size_t hidden = model_.spec().hidden, width = part.spec->width,
+                 row_bytes = hidden * bytes_of(model_.precision());
+    for (size_t start = 0; start < tokens_; start += inner_tokens) {
+        const size_t count = std::min(inner_tokens, tokens_ - start);
+        dense_->run(*part.up, static_cast<const std::byte*>(input.values) + start * row_bytes,
+                    input.scale != nullptr ? input.scale + start : nullptr, work_.inner, count);
+        Rows inner{work_.inner};
+        if (model_.precision() == TensorType::s8)
+            inner = rounded(reinterpret_cast<const float*>(work_.inner), count, width, work_.inner_rounded,
+                            work_.inner_rounded_scale);
+        dense_->run(*part.down, inner.values, inner.scale, y + start * hidden, count);
+    }
+}
+
+void Context::forest(const PreparedPart& part, const Rows& input, bool accumulate) {
+    const size_t hidden = model_.spec().hidden, trees = part.spec->trees,
+                 row_bytes = hidden * bytes_of(model_.precision());
     const ForestRoutes& routes = routes_[part.forest];
     parallel_for(threads_, tokens_, forest_grain, [&](size_t begin, size_t end, int thread) {
         std::byte* scratch = work_.thread_scratch + static_cast<size_t>(thread) * work_.thread_scratch_bytes;
         ForestCall call;
-        call.x = input + begin * hidden;
+        call.x = static_cast<const std::byte*>(input.values) + begin * row_bytes;
+        call.x_scale = input.scale != nullptr ? input.scale + begin : nullptr;
+        if (part.spec->kind == PartKind::leaf_forest && input.exact != nullptr)
+            call.walk_x = input.exact + begin * hidden;
         call.tokens = end - begin;
         call.y = work_.y + begin * hidden;
         call.accumulate = accumulate;

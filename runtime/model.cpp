@@ -21,6 +21,18 @@ Isa chosen_isa(std::string_view name) {
     return kernel_table(*isa).isa;
 }
 
+TensorType precision_type(std::string_view name) {
+    if (name == "f32") return TensorType::f32;
+    if (name == "bf16") return TensorType::bf16;
+    if (name == "int8") return TensorType::s8;
+    throw Error(Status::invalid_argument, "precision: expected f32, bf16 or int8, found %.*s",
+                static_cast<int>(name.size()), name.data());
+}
+
+const char* precision_name(TensorType type) {
+    return type == TensorType::s8 ? "int8" : name_of(type);
+}
+
 std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
     if (name == "native") return make_native_backend(isa);
     if (name == "onednn") return make_onednn_backend(isa);
@@ -44,7 +56,9 @@ Model::Model(const ModelOptions& options, const Open& open)
     kernels_ = &kernel_table(isa);
     backend_ = chosen_backend(options.backend, isa);
     open_tokenizer();
-    prepare(file_, *kernels_, *backend_, weights_, prepared_);
+    prepare(file_, *kernels_, *backend_,
+            options.precision.empty() ? stored_precision(file_) : precision_type(options.precision), weights_,
+            prepared_);
     for (const HeadSpec& head : spec().heads)
         head_names_.emplace_back(head.name);
     for (const auto label : spec().labels)

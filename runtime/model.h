@@ -22,6 +22,7 @@ struct ModelOptions {
     std::string_view isa;  // empty: ESPALIER_ISA, else the best there is
     std::string_view
         backend;  // empty: oneDNN where it is compiled in and serves the instruction set, else native
+    std::string_view precision;  // of the arithmetic: f32, bf16 or int8; empty: as the weights are stored
     bool map = true;
     bool verify = false;
     bool huge_pages = false;  // the file is read, not mapped, and weights lie in huge pages
@@ -42,6 +43,7 @@ class Model {
     const WordPiece& tokenizer() const;  // throws Error(unsupported) where the model has none
     std::pmr::memory_resource* memory() const { return memory_; }
 
+    TensorType precision() const { return prepared_.precision; }
     uint64_t parameters() const;
     uint64_t prepared_bytes() const { return prepared_.weights.bytes() + prepared_.dense_bytes; }
     // Zero-terminated copies for the C API.
@@ -73,6 +75,9 @@ class Model {
 // The instruction set of that name, of ESPALIER_ISA where the name is empty, else the best. Throws
 // Error(unsupported | invalid_argument) for one that is unknown or not to be had here.
 Isa chosen_isa(std::string_view name);
+// The type that --precision names. Throws Error(invalid_argument).
+TensorType precision_type(std::string_view name);
+const char* precision_name(TensorType type);
 // The dense backend that a name asks for; none: the best for the instruction set. Throws
 // Error(invalid_argument | unsupported).
 std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa);

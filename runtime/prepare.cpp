@@ -17,17 +17,19 @@ unsigned long long wide(uint64_t value) {
 class Preparer {
    public:
     Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             std::pmr::memory_resource* memory, PreparedModel& model)
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model)
         : file_(file),
           spec_(file.spec()),
           kernels_(kernels),
           backend_(backend),
+          precision_(precision),
           memory_(memory),
           model_(model),
           scratch_(memory) {}
 
     void run() {
         refuse_what_does_not_run();
+        model_.precision = precision_;
         model_.words = table("embeddings.word");
         if (spec_.positions == Positions::learned) model_.positions = table("embeddings.position");
         if (spec_.token_types > 0) model_.types = table("embeddings.type");
@@ -114,13 +116,17 @@ class Preparer {
         return n;
     }
 
-    std::unique_ptr<DenseLayer> dense(const char* weight, const char* bias, Activation activation) {
+    std::unique_ptr<DenseLayer> dense(const char* weight, const char* bias, Activation activation,
+                                      TensorType precision, TensorType output = TensorType::f32) {
         const TensorView& tensor = file_.at(weight);
         DenseShape shape;
         shape.inputs = tensor.dimensions[1];
         shape.outputs = tensor.dimensions[0];
         shape.activation = activation;
         shape.bias = bias != nullptr;
+        shape.input = precision;
+        shape.output = output;
+        shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
         auto layer = backend_.prepare(shape, passing(weight), bias_data, memory_);
         model_.dense_bytes += layer->bytes();
@@ -138,10 +144,10 @@ class Preparer {
             };
             const bool qkv_bias = out.spec->has(block_flag::qkv_bias),
                        output_bias = out.spec->has(block_flag::output_bias);
-            out.qkv =
-                dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr, Activation::none);
+            out.qkv = dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr,
+                            Activation::none, precision_);
             out.attention_out = dense(name("out.weight").text, output_bias ? name("out.bias").text : nullptr,
-                                      Activation::none);
+                                      Activation::none, precision_);
             out.attention_norm = norm(name("norm").text);
         }
         const auto parts = spec_.parts_of(*out.spec);
@@ -178,9 +184,11 @@ class Preparer {
             if (p == fusion.dense) return out;
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
             out.up = dense(part_tensor(b, p, "up.weight").text,
-                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation);
+                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation, precision_,
+                           precision_ == TensorType::bf16 ? TensorType::bf16 : TensorType::f32);
             out.down = dense(part_tensor(b, p, "down.weight").text,
-                             spec.has(part_flag::output_bias) ? down_bias.text : nullptr, Activation::none);
+                             spec.has(part_flag::output_bias) ? down_bias.text : nullptr, Activation::none,
+                             precision_);
             return out;
         }
         out.forest = model_.forests++;
@@ -203,6 +211,7 @@ class Preparer {
         shape.shared_width = shared != nullptr ? shared->width : 0;
         shape.activation = spec.activation;
         shape.tie = spec.tie;
+        shape.rows = precision_;
         float* memory = model_.weights.floats(LeafPacker::bytes(shape) / sizeof(float));
         LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory));
         const auto read = [&](size_t of, const char* suffix) {
@@ -233,11 +242,37 @@ class Preparer {
         f.depth = spec.depth;
         f.activation = spec.activation;
         f.tie = spec.tie;
-        f.in = kept(part_tensor(b, p, "in.weight").text);
+        f.rows = precision_;
+        f.in = rows(part_tensor(b, p, "in.weight").text, f.in_scale);
         f.in_bias = kept_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
-        f.out = kept(part_tensor(b, p, "out.weight").text);
+        f.out = rows(part_tensor(b, p, "out.weight").text, f.out_scale);
         f.out_bias = kept_if(spec.has(part_flag::output_bias), part_tensor(b, p, "out.bias").text);
         return f;
+    }
+
+    // Rows in the precision of the arithmetic, in place where they are stored in it; 8-bit: and their scales.
+    const void* rows(const char* name, const float*& scales) {
+        const TensorView& tensor = file_.at(name);
+        if (precision_ == TensorType::f32) return kept(name);
+        const bool by_row = tensor.scales == TensorScales::per_row;
+        if (tensor.type == precision_ && (precision_ != TensorType::s8 || by_row)) {
+            if (precision_ == TensorType::s8) scales = file_.at(tensor_name("%s.scale", name)).as<float>();
+            return tensor.bytes.data();
+        }
+        const size_t count = tensor.rows(), length = tensor.row_length();
+        const float* wide = passing(name);
+        void* narrow = model_.weights.floats((count * length * bytes_of(precision_) + 3) / 4);
+        if (precision_ == TensorType::s8) {
+            float* made = model_.weights.floats(count);
+            for (size_t r = 0; r < count; ++r) {
+                made[r] = row_scale(wide + r * length, length);
+                quantize_row(wide + r * length, made[r], static_cast<int8_t*>(narrow) + r * length, length);
+            }
+            scales = made;
+        } else {
+            kernels_.round(precision_, wide, count, length, narrow, nullptr);
+        }
+        return narrow;
     }
 
     PreparedHead head(size_t h) {
@@ -247,11 +282,11 @@ class Preparer {
         if (out.spec->dense_width > 0) {
             out.dense = dense(name("dense.weight").text,
                               out.spec->has(head_flag::dense_bias) ? name("dense.bias").text : nullptr,
-                              out.spec->activation);
+                              out.spec->activation, TensorType::f32);
         }
-        out.out =
-            dense(name("out.weight").text,
-                  out.spec->has(head_flag::output_bias) ? name("out.bias").text : nullptr, Activation::none);
+        out.out = dense(name("out.weight").text,
+                        out.spec->has(head_flag::output_bias) ? name("out.bias").text : nullptr,
+                        Activation::none, TensorType::f32);
         return out;
     }
 
@@ -259,6 +294,7 @@ class Preparer {
     const ModelSpec& spec_;
     const KernelTable& kernels_;
     const DenseBackend& backend_;
+    TensorType precision_;
     std::pmr::memory_resource* memory_;
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
@@ -267,8 +303,18 @@ class Preparer {
 }  // namespace
 
 void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             std::pmr::memory_resource* memory, PreparedModel& model) {
-    Preparer(file, kernels, backend, memory, model).run();
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model) {
+    Preparer(file, kernels, backend, precision, memory, model).run();
+}
+
+TensorType stored_precision(const ModelFile& file) {
+    TensorType narrowest = TensorType::f32;
+    for (const TensorView& tensor : file.tensors()) {
+        if (!tensor.name.starts_with("blocks.")) continue;
+        if (tensor.type == TensorType::s8) return TensorType::s8;
+        if (tensor.type == TensorType::bf16) narrowest = TensorType::bf16;
+    }
+    return narrowest;
 }
 
 }  // namespace espalier

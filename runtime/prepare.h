@@ -1,6 +1,6 @@
-// A model's tensors turned into what the kernels take: widened to float32 where they are stored narrower,
-// packed for the dense backend, transposed for leaves. A float32 tensor that a kernel can use as it stands is
-// used in the mapped file, without a copy.
+// A model's tensors turned into what the kernels take: rounded to the precision of the arithmetic, packed for
+// the dense backend, and for leaves. A tensor that a kernel can use as it stands is used in the mapped file,
+// without a copy.
 #pragma once
 
 #include <memory>
@@ -53,6 +53,9 @@ struct PreparedModel {
     NormWeights embedding_norm, final_norm;  // without weight where there are none
     std::vector<PreparedBlock> blocks;
     std::vector<PreparedHead> heads;
+    // Of projections, feed-forward parts and what they read: f32, bf16 or s8. Norms, softmax, the walks of
+    // leaf forests, heads and embeddings are float32 in every precision.
+    TensorType precision = TensorType::f32;
     size_t forests = 0;
     size_t dense_bytes = 0;
     WeightStore weights;
@@ -61,6 +64,9 @@ struct PreparedModel {
 // Throws Error(unsupported) for what the file may hold and this version does not run, out_of_memory,
 // internal.
 void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             std::pmr::memory_resource* memory, PreparedModel& model);
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model);
+
+// The arithmetic that a file's own numbers ask for: that of its narrowest weights; float32 for f16.
+TensorType stored_precision(const ModelFile& file);
 
 }  // namespace espalier

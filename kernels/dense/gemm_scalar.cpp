@@ -1,4 +1,6 @@
 // The specification of the dense product.
+#include <type_traits>
+
 #include "base/float16.h"
 #include "kernels/activation/activation.h"
 #include "kernels/cpu/scalar.h"
@@ -6,50 +8,58 @@
 namespace espalier::scalar {
 namespace {
 
-// Value (k, output) of the packed weights.
-template <class Value>
-Value packed(const PackedDense& d, size_t k, size_t output) {
-    const size_t group = panel_group(d.type);
-    const uint32_t word = d.weight[packed_word(d.type, d.inputs, d.padded_outputs(), k, output)];
-    Value values[4 / sizeof(Value)];
-    __builtin_memcpy(values, &word, sizeof(word));
-    return values[k % group];
+float number(float value) {
+    return value;
+}
+float number(uint16_t value) {
+    return float_from_bfloat(value);
+}
+// Packed values stand 128 too high; only their bytes are looked at.
+int32_t number(int8_t value) {
+    return int32_t{static_cast<uint8_t>(value)} - 128;
 }
 
-float product(const PackedDense& d, const float* x, float, size_t o) {
-    float sum = d.bias[o];
-    for (size_t i = 0; i < d.inputs; ++i)
-        sum += x[i] * packed<float>(d, i, o);
-    return sum;
-}
-
-float product(const PackedDense& d, const uint16_t* x, float, size_t o) {
-    float sum = d.bias[o];
-    for (size_t i = 0; i < d.inputs; ++i)
-        sum += float_from_bfloat(x[i]) * float_from_bfloat(packed<uint16_t>(d, i, o));
-    return sum;
-}
-
-float product(const PackedDense& d, const int8_t* x, float x_scale, size_t o) {
-    int32_t sum = 0;
-    for (size_t i = 0; i < d.inputs; ++i)
-        sum += x[i] * (int32_t{packed<uint8_t>(d, i, o)} - 128);
-    return static_cast<float>(sum) * (x_scale * d.scale[o]) + d.bias[o];
+// The sums of row x with the `columns` columns of a panel, k in order.
+template <class Value, class Sum>
+void add_products(const Value* x, size_t inputs, const uint32_t* panel, size_t columns, Sum* sum) {
+    constexpr size_t group = 4 / sizeof(Value);
+    for (size_t k = 0; k < inputs; ++k) {
+        const auto* words = reinterpret_cast<const std::byte*>(panel + k / group * columns);
+        for (size_t c = 0; c < columns; ++c) {
+            Value value;
+            __builtin_memcpy(&value, words + (c * group + k % group) * sizeof(Value), sizeof(Value));
+            if constexpr (sizeof(Value) == 1) {
+                sum[c] += x[k] * number(value);
+            } else {
+                sum[c] += number(x[k]) * number(value);
+            }
+        }
+    }
 }
 
 template <class Value>
 void gemm(const PackedDense& d, const GemmCall& call) {
-    const size_t end =
-        call.last_panel * panel_columns < d.outputs ? call.last_panel * panel_columns : d.outputs;
+    constexpr bool is_8bit = sizeof(Value) == 1;
+    const size_t groups = panel_groups(d.type, d.inputs);
     for (size_t r = 0; r < call.rows; ++r) {
-        const Value* x = static_cast<const Value*>(call.x) + r * d.inputs;
-        for (size_t o = call.first_panel * panel_columns; o < end; ++o) {
-            float y = product(d, x, call.x_scale != nullptr ? call.x_scale[r] : 1.0F, o);
-            activate(d.activation, &y, 1);
-            if (d.output == TensorType::bf16) {
-                static_cast<uint16_t*>(call.y)[r * d.outputs + o] = bfloat_from_float(y);
-            } else {
-                static_cast<float*>(call.y)[r * d.outputs + o] = y;
+        for (size_t p = call.first_panel; p < call.last_panel; ++p) {
+            const size_t start = p * panel_columns, left = d.padded_outputs() - start;
+            const size_t columns = left < panel_columns ? left : panel_columns;
+            std::conditional_t<is_8bit, int32_t, float> sum[panel_columns] = {};
+            for (size_t c = 0; c < columns && !is_8bit; ++c)
+                sum[c] = d.bias[start + c];
+            add_products(static_cast<const Value*>(call.x) + r * d.inputs, d.inputs,
+                         d.weight + start * groups, columns, sum);
+            for (size_t c = 0; c < columns && start + c < d.outputs; ++c) {
+                auto y = static_cast<float>(sum[c]);
+                if constexpr (is_8bit) y = y * (call.x_scale[r] * d.scale[start + c]) + d.bias[start + c];
+                activate(d.activation, &y, 1);
+                const size_t at = r * d.outputs + start + c;
+                if (d.output == TensorType::bf16) {
+                    static_cast<uint16_t*>(call.y)[at] = bfloat_from_float(y);
+                } else {
+                    static_cast<float*>(call.y)[at] = y;
+                }
             }
         }
     }

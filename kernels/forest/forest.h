@@ -26,6 +26,9 @@ struct ForestCall {
     // [tokens, hidden] in the type of the forest's rows: float, bfloat16 (uint16_t) or int8_t.
     const void* x = nullptr;
     const float* x_scale = nullptr;  // [tokens], for 8-bit x only: a value is stored * scale
+    // What walks read instead of x, before it was rounded: [tokens, hidden]; or null. Leaf forests with
+    // float32 node rows alone.
+    const float* walk_x = nullptr;
     size_t tokens = 0;
     float* y = nullptr;            // [tokens, hidden], not x; touched only within its rows
     bool accumulate = true;        // y += forest(x), else y = forest(x)

@@ -49,7 +49,8 @@ class Token {
    public:
     Token(const LeafForest& f, const Value* x, float x_scale) : f_(f), x_(x), x_scale_(x_scale) {}
 
-    uint32_t walk(size_t tree, float& margin) const {
+    // x: in place of the token's own, if not null.
+    uint32_t walk(size_t tree, const float* x, float& margin) const {
         const size_t nodes = f_.leaves() - 1;
         size_t node = 0;
         margin = INFINITY;
@@ -58,8 +59,8 @@ class Token {
             const Node* weight = static_cast<const Node*>(f_.node_weight) + row * f_.hidden;
             float sum = 0;
             for (size_t i = 0; i < f_.hidden; ++i)
-                sum += number(x_, i) * number(weight, i);
-            const float value = x_scale_ * sum - f_.node_threshold[row];
+                sum += (x != nullptr ? x[i] : number(x_, i)) * number(weight, i);
+            const float value = (x != nullptr ? 1.0F : x_scale_) * sum - f_.node_threshold[row];
             margin = smaller_margin(margin, value);
             node = 2 * node + (goes_right(value, f_.tie) ? 2 : 1);
         }
@@ -150,7 +151,8 @@ void leaf_forest(const LeafForest& f, const ForestCall& call) {
         for (size_t i = 0; i < f.hidden && !call.accumulate; ++i)
             y[i] = 0;
         for (size_t k = 0; k < f.trees; ++k) {
-            const uint32_t leaf = token.walk(k, call.routes.margin[t * f.trees + k]);
+            const uint32_t leaf = token.walk(k, call.walk_x != nullptr ? call.walk_x + t * f.hidden : nullptr,
+                                             call.routes.margin[t * f.trees + k]);
             call.routes.leaf[t * f.trees + k] = leaf;
             const size_t g = k * f.leaves() + leaf;
             const size_t shared = k == 0 ? f.shared_width : 0;

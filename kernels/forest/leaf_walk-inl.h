@@ -37,7 +37,9 @@ template <class Arch, TensorType nodes, size_t count>
         dots<Ops, count, false>(row, x, f.hidden, product);
     }
     for (size_t t = 0; t < count; ++t) {
-        const float scaled = f.rows == TensorType::s8 ? call.x_scale[first + t] * product[t] : product[t];
+        const float scaled = f.rows == TensorType::s8 && call.walk_x == nullptr
+                                 ? call.x_scale[first + t] * product[t]
+                                 : product[t];
         const float value = scaled - thresholds[node[t]];
         margin[t] = smaller_margin(margin[t], value);
         node[t] = 2 * node[t] + 1 + (goes_right(value, f.tie) ? 1 : 0);
@@ -49,8 +51,10 @@ template <class Arch, TensorType nodes>
 inline void walk(const LeafForest& f, const ForestCall& call, size_t first, size_t count,
                  const typename RowOps<Arch, nodes>::Value* const* x) {
     // Meanwhile come the x of the tokens after these.
-    const size_t bytes = walk_tokens * f.hidden * bytes_of(f.rows);
-    const std::byte* next = static_cast<const std::byte*>(call.x) + first * (bytes / walk_tokens) + bytes;
+    const bool apart = call.walk_x != nullptr;
+    const size_t bytes = walk_tokens * f.hidden * (apart ? sizeof(float) : bytes_of(f.rows));
+    const void* source = apart ? call.walk_x : call.x;
+    const std::byte* next = static_cast<const std::byte*>(source) + first * (bytes / walk_tokens) + bytes;
     const size_t lines = first + 2 * walk_tokens <= call.tokens && f.depth > 0
                              ? bytes / 64 / (f.trees * f.depth * (walk_tokens / 4))
                              : 0;
@@ -125,6 +129,12 @@ template <class Arch, TensorType type, TensorType nodes>
             if constexpr (type == nodes) {
                 rows[t] = row;
             } else {
+                if constexpr (nodes == TensorType::f32) {
+                    if (call.walk_x != nullptr) {
+                        rows[t] = call.walk_x + (first + t) * f.hidden;
+                        continue;
+                    }
+                }
                 widen_row<Arch>(row, wide + t * f.hidden, f.hidden);
                 rows[t] = wide + t * f.hidden;
             }

@@ -65,4 +65,14 @@ inline float largest_difference(std::span<const float> a, std::span<const float>
     return largest;
 }
 
+inline double cosine(std::span<const float> a, std::span<const float> b) {
+    double ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < a.size() && a.size() == b.size(); ++i) {
+        ab += static_cast<double>(a[i]) * b[i];
+        aa += static_cast<double>(a[i]) * a[i];
+        bb += static_cast<double>(b[i]) * b[i];
+    }
+    return ab / std::sqrt(aa * bb);
+}
+
 }  // namespace espalier::test

@@ -1,9 +1,11 @@
-// The shipped 8-bit model against PyTorch (tests/scripts/golden_expectations.py), on every instruction set.
+// The shipped 8-bit model against PyTorch (tests/scripts/golden_expectations.py), on every instruction set;
+// its answers in narrower arithmetic against those in float32.
 #include <doctest/doctest.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "tests/golden/golden.h"
 
 namespace espalier {
@@ -20,10 +22,11 @@ std::vector<json> expectations() {
     return rows;
 }
 
-std::unique_ptr<Model> open(Isa isa, const char* backend) {
+std::unique_ptr<Model> open(Isa isa, const char* backend, const char* precision = "f32") {
     ModelOptions options;
     options.isa = name_of(isa);
     options.backend = backend;
+    options.precision = precision;
     return Model::open(ESPALIER_SOURCE_DIR "/models/sst2-trees.esp", options);
 }
 
@@ -102,7 +105,62 @@ void check_model(Isa isa, const char* backend) {
             " sentences with a hairline");
 }
 
+// How far narrower arithmetic goes from float32: on each instruction set, and not far between them.
+void check_precision(const char* precision, double least_cosine, double least_equal) {
+    const auto reference = open(best_isa(), "native", "f32");
+    Context reference_context(*reference, {});
+    std::vector<std::unique_ptr<Model>> models;
+    std::vector<std::string> names;
+    const auto add = [&](Isa isa, const char* backend) {
+        models.push_back(open(isa, backend, precision));
+        names.push_back(std::string(name_of(isa)) + " " + backend);
+        CHECK(models.back()->precision() == precision_type(precision));
+    };
+    for (const Isa isa : available_isas())
+        add(isa, "native");
+    if (onednn_compiled_in() && best_isa() != Isa::scalar) add(best_isa(), "onednn");
+    for (size_t m = 0; m < models.size(); ++m) {
+        INFO(precision, " ", names[m]);
+        Context context(*models[m], {});
+        size_t leaves = 0, equal = 0, labels = 0, texts = 0;
+        double worst = 1;
+        for (const json& row : expectations()) {
+            const auto ids = row["ids"].get<std::vector<int32_t>>();
+            if (m == 0 && ids.size() > 64) continue;  // scalar loops
+            const test::Trace expected = test::trace_of(reference_context, ids);
+            const test::Trace found = test::trace_of(context, ids);
+            for (size_t f = 0; f < expected.leaves.size(); ++f) {
+                for (size_t t = 0; t < expected.leaves[f].size(); ++t, ++leaves)
+                    equal += expected.leaves[f][t] == found.leaves[f][t] ? 1 : 0;
+            }
+            ++texts;
+            labels +=
+                (expected.logits[1] > expected.logits[0]) == (found.logits[1] > found.logits[0]) ? 1 : 0;
+            worst = std::min(worst, test::cosine(expected.hidden.back(), found.hidden.back()));
+        }
+        MESSAGE(precision, " ", names[m], ": equal leaves ",
+                100.0 * static_cast<double>(equal) / static_cast<double>(leaves),
+                " %, cosine of hidden states ", worst, ", equal labels ", labels, " of ", texts);
+        CHECK(worst >= least_cosine);
+        CHECK(static_cast<double>(equal) >= least_equal * static_cast<double>(leaves));
+        CHECK(labels == texts);
+    }
+}
+
 }  // namespace
+
+TEST_CASE("bf16 and 8-bit arithmetic stay near float32, on every instruction set") {
+    check_precision("bf16", 0.99, 0.97);
+    check_precision("int8", 0.95, 0.9);
+}
+
+TEST_CASE("arithmetic is as weights are stored, unless asked for") {
+    ModelOptions options;
+    const auto path = ESPALIER_SOURCE_DIR "/models/sst2-trees.esp";
+    CHECK(Model::open(path, options)->precision() == TensorType::s8);
+    options.precision = "int4";
+    CHECK_THROWS_AS(Model::open(path, options), Error);
+}
 
 TEST_CASE("the shipped model answers as PyTorch does, on every instruction set") {
     for (const Isa isa : available_isas())

@@ -95,6 +95,9 @@ typedef struct espalier_model_options {
      * slower start and memory of the model's own. Nothing was gained by it at MiniLM size. Not beside an
      * allocator. From memory: what is prepared, not the caller's bytes. */
     int huge_pages;
+    /* Of the arithmetic in projections and feed-forward parts: "f32", "bf16", "int8"; null: as the weights
+     * are stored (f16: f32). Routing sums, norms, softmax, heads and embeddings are float32 in each. */
+    const char* precision;
 } espalier_model_options;
 
 ESPALIER_API void espalier_model_options_init(espalier_model_options* options);
@@ -122,6 +125,7 @@ typedef struct espalier_model_info {
     uint64_t file_bytes, prepared_bytes; /* prepared: memory that the model holds beside the file */
     const char* isa;                     /* the kernels that run */
     const char* backend;
+    const char* precision; /* of the arithmetic, as in the options */
 } espalier_model_info;
 
 /* Set info->struct_size first. Strings live as long as the model. */
