@@ -120,7 +120,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
         add(isa, "native");
     if (onednn_compiled_in() && best_isa() != Isa::scalar) add(best_isa(), "onednn");
     for (size_t m = 0; m < models.size(); ++m) {
-        INFO(precision, " ", names[m]);
+        INFO(std::string(precision), " ", names[m]);
         Context context(*models[m], {});
         size_t leaves = 0, equal = 0, labels = 0, texts = 0;
         double worst = 1;
@@ -138,7 +138,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
                 (expected.logits[1] > expected.logits[0]) == (found.logits[1] > found.logits[0]) ? 1 : 0;
             worst = std::min(worst, test::cosine(expected.hidden.back(), found.hidden.back()));
         }
-        MESSAGE(precision, " ", names[m], ": equal leaves ",
+        MESSAGE(std::string(precision), " ", names[m], ": equal leaves ",
                 100.0 * static_cast<double>(equal) / static_cast<double>(leaves),
                 " %, cosine of hidden states ", worst, ", equal labels ", labels, " of ", texts);
         CHECK(worst >= least_cosine);
@@ -150,8 +150,8 @@ void check_precision(const char* precision, double least_cosine, double least_eq
 }  // namespace
 
 TEST_CASE("bf16 and 8-bit arithmetic stay near float32, on every instruction set") {
-    check_precision("bf16", 0.99, 0.97);
-    check_precision("int8", 0.95, 0.9);
+    check_precision("bf16", 0.98, 0.985);
+    check_precision("int8", 0.93, 0.93);
 }
 
 TEST_CASE("arithmetic is as weights are stored, unless asked for") {
