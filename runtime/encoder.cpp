@@ -104,15 +104,17 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
     const size_t hidden = model_.spec().hidden;
     const Rows x = rounded(input, tokens_, hidden, work_.rounded, work_.rounded_scale);
     dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
+    const KernelTable& kernels = model_.kernels();
+    const AttentionKernel attend =
+        model_.precision() == TensorType::f32 ? kernels.attention : kernels.narrow_attention;
     parallel_for(
         threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
             auto* scratch = reinterpret_cast<float*>(work_.thread_scratch + static_cast<size_t>(thread) *
                                                                                 work_.thread_scratch_bytes);
             for (size_t unit = begin; unit < end; ++unit) {
                 const size_t s = unit / shape.heads, first = batch.offsets[s];
-                model_.kernels().attention(shape, work_.qkv + first * shape.row_stride(), batch.length(s),
-                                           unit % shape.heads, work_.mix + first * shape.query_width(),
-                                           scratch);
+                attend(shape, work_.qkv + first * shape.row_stride(), batch.length(s), unit % shape.heads,
+                       work_.mix + first * shape.query_width(), scratch);
             }
         });
     const Rows mix = rounded(work_.mix, tokens_, shape.query_width(), work_.rounded, work_.rounded_scale);

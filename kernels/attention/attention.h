@@ -22,9 +22,11 @@ inline constexpr size_t attention_query_block = 12;
 // Keys are padded to a multiple of this, the widest tile of any kernel.
 inline constexpr size_t attention_key_multiple = 64;
 
-// Floats of scratch for a sequence of at most `tokens` tokens: transposed keys, scores.
+// Floats of scratch for a sequence of at most `tokens` tokens: transposed keys and scores; with bfloat16
+// packed keys and values, scores, and half as many words again for the softmax's weights, and queries.
 inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
-    return (shape.head_dimension + attention_query_block) * round_up(tokens, attention_key_multiple);
+    return (shape.head_dimension + attention_query_block * 3 / 2) * round_up(tokens, attention_key_multiple) +
+           attention_query_block * shape.head_dimension / 2;
 }
 
 // qkv: [tokens, row_stride] float32, a row being all queries, all keys, all values, head by head; reading

@@ -21,6 +21,7 @@ namespace {
 constexpr KernelTable scalar_table{Isa::scalar,
                                    scalar::activate,
                                    scalar::attention,
+                                   scalar::attention,
                                    scalar::gemm_f32,
                                    scalar::gemm_bf16,
                                    scalar::gemm_s8,
@@ -39,6 +40,7 @@ constexpr KernelTable scalar_table{Isa::scalar,
 constexpr KernelTable avx2_table{Isa::avx2,
                                  avx2::activate,
                                  avx2::attention,
+                                 avx2::attention,
                                  avx2::gemm_f32,
                                  avx2::gemm_bf16,
                                  avx2::gemm_s8,
@@ -55,6 +57,7 @@ constexpr KernelTable avx2_table{Isa::avx2,
                                  "16-bit (vpmaddwd)"};
 constexpr KernelTable avx512_table{Isa::avx512,
                                    avx512::activate,
+                                   avx512::attention,
                                    avx512::attention,
                                    avx512::gemm_f32,
                                    avx512::gemm_bf16,
@@ -75,6 +78,7 @@ constexpr KernelTable avx512_table{Isa::avx512,
 KernelTable complete_avx512_table() {
     KernelTable table = avx512_table;
     if (cpu_has_bf16()) {
+        table.narrow_attention = avx512bf16::attention;
         table.gemm_bf16 = avx512bf16::gemm_bf16;
         table.leaf_forest_bf16 = avx512bf16::leaf_forest_bf16;
         table.neuron_forest_bf16 = avx512bf16::neuron_forest_bf16;
@@ -92,6 +96,7 @@ KernelTable complete_avx512_table() {
 #if defined(ESPALIER_NEON)
 constexpr KernelTable neon_table{Isa::neon,
                                  neon::activate,
+                                 neon::attention,
                                  neon::attention,
                                  neon::gemm_f32,
                                  neon::gemm_bf16,

@@ -17,8 +17,10 @@ struct Fixture {
           scratch(attention_scratch(shape, count), 0, true) {
         fill_normal(qkv, random, size);
     }
-    void run(Isa isa, size_t head, Buffer<float>& out) {
-        kernel_table(isa).attention(shape, qkv.data(), tokens, head, out.data(), scratch.data());
+    void run(Isa isa, size_t head, Buffer<float>& out, bool narrow = false) {
+        const KernelTable& table = kernel_table(isa);
+        (narrow ? table.narrow_attention : table.attention)(shape, qkv.data(), tokens, head, out.data(),
+                                                            scratch.data());
         CHECK((out.intact() && scratch.intact() && qkv.intact()));
     }
     AttentionShape shape;
@@ -30,8 +32,9 @@ struct Expected {
     std::vector<double> values, budget;
 };
 
-// One query. An error of d in the scores changes each weight by a factor of at most exp(2d).
-Expected expected_row(const Fixture& f, size_t query, size_t head) {
+// One query. An error of d in the scores changes each weight by a factor of at most exp(2d). narrow: queries,
+// keys, values and weights are rounded to bfloat16, each by 2^-9 of it at most.
+Expected expected_row(const Fixture& f, size_t query, size_t head, bool narrow) {
     const AttentionShape& s = f.shape;
     const size_t d = s.head_dimension, kv = head / (s.heads / s.kv_heads);
     const float* q = f.qkv.data() + query * s.row_stride() + head * d;
@@ -40,7 +43,12 @@ Expected expected_row(const Fixture& f, size_t query, size_t head) {
     for (size_t j = 0; j < f.tokens; ++j) {
         const Dot score = dot(q, f.qkv.data() + j * s.row_stride() + (s.heads + kv) * d, 1, d, 0);
         weight[j] = score.value * s.scale;
-        error = std::max(error, (score.budget + 4 * unit * std::fabs(score.value)) * s.scale);
+        double rounding = 0;
+        for (size_t i = 0; i < d && narrow; ++i)
+            rounding +=
+                std::fabs(static_cast<double>(q[i]) * f.qkv[j * s.row_stride() + (s.heads + kv) * d + i]) *
+                0x1p-8;
+        error = std::max(error, (score.budget + 4 * unit * std::fabs(score.value) + rounding) * s.scale);
         largest = std::max(largest, weight[j]);
     }
     for (double& w : weight)
@@ -53,24 +61,25 @@ Expected expected_row(const Fixture& f, size_t query, size_t head) {
             out.values[c] += weight[j] / sum * v;
             absolute += weight[j] / sum * std::fabs(v);
         }
-        out.budget[c] = absolute * (4 * error + 16 * unit) + 2 * sum_budget(f.tokens, absolute) + 1e-37;
+        const double change = narrow ? std::expm1(2 * error) + 0x1p-7 : 4 * error;
+        out.budget[c] = absolute * (change + 16 * unit) + 2 * sum_budget(f.tokens, absolute) + 1e-37;
     }
     return out;
 }
 
 void compare(size_t heads, size_t kv_heads, size_t dimension, size_t tokens, float size, uint64_t seed,
-             Budget& budget) {
+             Budget& budget, bool narrow = false) {
     Random random(seed);
     Fixture f(heads, kv_heads, dimension, tokens, size, random);
     const size_t width = f.shape.query_width();
     const size_t head = random.between(0, heads - 1);
     std::vector<Expected> expected;
     for (size_t t = 0; t < tokens; ++t)
-        expected.push_back(expected_row(f, t, head));
+        expected.push_back(expected_row(f, t, head, narrow));
     for (const Isa isa : available_isas()) {
         Buffer<float> out(tokens * width);
         std::fill(out.begin(), out.end(), 12345.0F);
-        f.run(isa, head, out);
+        f.run(isa, head, out, narrow);
         for (size_t t = 0; t < tokens; ++t) {
             for (size_t c = 0; c < width; ++c) {
                 const bool own = c / dimension == head;
@@ -107,6 +116,18 @@ TEST_CASE("attention stays within its budget") {
         if (tokens < 200) compare(12, 12, 64, tokens, 1, tokens, budget);
     }
     compare(8, 2, 128, 40, 1, 9, budget);
+    MESSAGE("largest share of its budget: ", budget.worst());
+}
+
+TEST_CASE("attention of narrow models stays within the budget of bfloat16") {
+    Budget budget;
+    Random random(55);
+    for (const size_t dimension : {16, 32, 48, 64, 80, 128, 24}) {
+        for (const size_t tokens : {1, 2, 3, 12, 13, 16, 17, 64, 65, 130})
+            compare(4, 2, dimension, tokens, 1, random.next(), budget, true);
+    }
+    compare(12, 12, 32, 512, 1, 56, budget, true);
+    compare(2, 2, 32, 33, 0, 57, budget, true);
     MESSAGE("largest share of its budget: ", budget.worst());
 }
 
