@@ -1,5 +1,6 @@
 #include "kernels/forest/leaf_pack.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -15,7 +16,7 @@ namespace {
 float absolute_maximum(const float* values, size_t stride, size_t count) {
     float largest = 0;
     for (size_t i = 0; i < count; ++i)
-        largest = std::fmax(largest, std::fabs(values[i * stride]));
+        largest = std::max(largest, std::fabs(values[i * stride]));
     return largest;
 }
 
