@@ -97,7 +97,13 @@ Json describe(const Model& model) {
     char hash[17];
     std::snprintf(hash, sizeof(hash), "%016llx", static_cast<unsigned long long>(file.payload_hash()));
     j["payload_hash"] = hash;
-    j["kernels"] = {{"isa", name_of(model.kernels().isa)}, {"backend", model.backend().name()}};
+    const TensorType precision = model.precision();
+    j["kernels"] = {{"isa", name_of(model.kernels().isa)},
+                    {"precision", precision_name(precision)},
+                    {"products", precision == TensorType::s8     ? model.kernels().s8_products
+                                 : precision == TensorType::bf16 ? model.kernels().bf16_products
+                                                                 : "float32"},
+                    {"backend", model.backend().name()}};
     Context context(model, {});
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (!block.qkv) continue;
@@ -153,7 +159,8 @@ void print_text(const Json& j) {
     std::printf("), %.1f MB prepared beside it\n", j["bytes"]["prepared"].get<double>() / 1e6);
     std::printf("  parameters %llu\n", j["parameters"].get<unsigned long long>());
     const auto& k = j["kernels"];
-    std::printf("  kernels    %s, dense by %s%s%s\n", k["isa"].get<std::string>().c_str(),
+    std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n", k["isa"].get<std::string>().c_str(),
+                k["precision"].get<std::string>().c_str(), k["products"].get<std::string>().c_str(),
                 k["backend"].get<std::string>().c_str(), k.contains("dense") ? ": " : "",
                 k.contains("dense") ? k["dense"].get<std::string>().c_str() : "");
     std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n",

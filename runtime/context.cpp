@@ -82,7 +82,8 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens,
     const size_t rows = padded_rows(max_tokens), pooled_rows = padded_rows(max_sequences),
                  hidden = spec.hidden;
     Workspace w;
-    w.x = arena.take<float>(rows * hidden);
+    // Backends may read the rows of x behind a slice's own: up to 127 for padding, behind the last slice too.
+    w.x = arena.take<float>((rows + (max_sequences > 1 ? 128 : 0)) * hidden);
     w.y = arena.take<float>(rows * hidden);
     if (spec.norm_placement == NormPlacement::pre) w.normed = arena.take<float>(rows * hidden);
     if (widest.dense_parts > 1) w.extra = arena.take<float>(rows * hidden);
@@ -112,6 +113,7 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens,
     w.thread_scratch_bytes = round_up(widest.thread_scratch, 64);
     w.thread_scratch = arena.take<std::byte>(w.thread_scratch_bytes * static_cast<size_t>(threads));
     const size_t text = std::min<size_t>(max_tokens, spec.tokenizer.max_tokens);
+    w.slice_offsets = arena.take<uint32_t>(max_sequences + 1);
     w.ids = arena.take<int32_t>(text);
     w.types = arena.take<uint8_t>(text);
     for (const PreparedBlock& block : model.prepared().blocks) {

@@ -51,8 +51,9 @@ struct Workspace {
     float *head_inner = nullptr, *head_out = nullptr;  // [R', …]
     std::byte* thread_scratch = nullptr;               // [threads, thread_scratch_bytes]
     size_t thread_scratch_bytes = 0;
-    int32_t* ids = nullptr;    // [model's limit] of a text
-    uint8_t* types = nullptr;  // [model's limit]
+    uint32_t* slice_offsets = nullptr;  // [max_sequences + 1]
+    int32_t* ids = nullptr;             // [model's limit] of a text
+    uint8_t* types = nullptr;           // [model's limit]
 };
 
 class Context {
@@ -118,6 +119,8 @@ class Context {
     void check_cancelled() const;
     // encoder.cpp
     void run(const Batch& batch);
+    void run_slice(const Batch& slice);
+    size_t slice_tokens() const;
     void add_embeddings(const Batch& batch);
     // Rows in the model's precision.
     struct Rows {
@@ -143,7 +146,9 @@ class Context {
     std::unique_ptr<DenseRunner> dense_;
     TokenizerScratch tokenizer_scratch_;
     Hook layer_observer_, ffn_observer_;
-    size_t tokens_ = 0;
+    size_t tokens_ = 0;   // of the slice that runs; after a call of all of them
+    size_t base_ = 0;     // the slice's first token
+    float* x_ = nullptr;  // its hidden states
     void* owned_arena_ = nullptr;
     size_t arena_bytes_ = 0;
 };

@@ -16,31 +16,67 @@ constexpr size_t norm_grain = 32, forest_grain = 4, head_grain = 2;
 
 }  // namespace
 
+// Whole sequences at a time, few enough that what lies between two layers stays in the second-level cache: at
+// 1,024 tokens of MiniLM in 8 bits a fifth of the time. Observers see a batch whole.
 void Context::run(const Batch& batch) {
+    const size_t all = batch.tokens();
+    size_t most = all;
+    if (layer_observer_.observer == nullptr && ffn_observer_.observer == nullptr) most = slice_tokens();
+    for (size_t first = 0; first < batch.sequences();) {
+        const size_t base = batch.offsets[first];
+        size_t end = first + 1;
+        while (end < batch.sequences() && batch.offsets[end + 1] - base <= most)
+            ++end;
+        for (size_t s = first; s <= end; ++s)
+            work_.slice_offsets[s - first] = batch.offsets[s] - static_cast<uint32_t>(base);
+        Batch slice;
+        tokens_ = batch.offsets[end] - base;
+        slice.ids = batch.ids.subspan(base, tokens_);
+        if (!batch.types.empty()) slice.types = batch.types.subspan(base, tokens_);
+        slice.offsets = {work_.slice_offsets, end - first + 1};
+        base_ = base;
+        x_ = work_.x + base * model_.spec().hidden;
+        run_slice(slice);
+        first = end;
+    }
+    tokens_ = all;
+}
+
+// Queries, keys and values of a slice take a second-level cache of 1 MiB for every thread; at least 64
+// tokens, so that products stay efficient.
+size_t Context::slice_tokens() const {
+    constexpr size_t bytes = size_t{1} << 20;
+    size_t widest = 1;
+    for (const PreparedBlock& block : model_.prepared().blocks) {
+        if (block.qkv) widest = std::max(widest, block.attention.row_stride());
+    }
+    return std::max<size_t>(64, bytes / (widest * sizeof(float))) * static_cast<size_t>(threads_);
+}
+
+void Context::run_slice(const Batch& batch) {
     const bool pre = model_.spec().norm_placement == NormPlacement::pre;
-    tokens_ = batch.tokens();
     add_embeddings(batch);
-    layer_observer_(0, work_.x, tokens_);
+    layer_observer_(0, x_, tokens_);
     const auto& blocks = model_.prepared().blocks;
     for (size_t b = 0; b < blocks.size(); ++b) {
         check_cancelled();
         const PreparedBlock& block = blocks[b];
-        const float* input = pre ? work_.normed : work_.x;
+        const float* input = pre ? work_.normed : x_;
         if (block.qkv) {
-            if (pre) normalise(block.attention_norm, work_.x, nullptr, work_.normed);
+            if (pre) normalise(block.attention_norm, x_, nullptr, work_.normed);
             attention(block, batch, input);
             residual_norm(block.attention_norm);
         }
         if (!block.parts.empty()) {
-            if (pre) normalise(block.ffn_norm, work_.x, nullptr, work_.normed);
+            if (pre) normalise(block.ffn_norm, x_, nullptr, work_.normed);
             ffn_observer_(b, input, tokens_);
             feed_forward(block, input);
             residual_norm(block.ffn_norm);
         }
-        layer_observer_(b + 1, work_.x, tokens_);
+        layer_observer_(b + 1, x_, tokens_);
     }
     const NormWeights& last = model_.prepared().final_norm;
-    if (last.weight != nullptr) normalise(last, work_.x, nullptr, work_.x);
+    if (last.weight != nullptr) normalise(last, x_, nullptr, x_);
 }
 
 // x = word[id] + position[place in its sequence] + type, then the embedding's norm.
@@ -51,7 +87,7 @@ void Context::add_embeddings(const Batch& batch) {
     auto* row = reinterpret_cast<float*>(work_.thread_scratch);
     for (size_t s = 0; s < batch.sequences(); ++s) {
         for (size_t t = batch.offsets[s]; t < batch.offsets[s + 1]; ++t) {
-            float* x = work_.x + t * hidden;
+            float* x = x_ + t * hidden;
             prepared.words.row(kernels, static_cast<size_t>(batch.ids[t]), x);
             const auto add = [&](const EmbeddingTable& table, size_t index) {
                 if (table.tensor == nullptr) return;
@@ -63,8 +99,7 @@ void Context::add_embeddings(const Batch& batch) {
             add(prepared.types, batch.types.empty() ? 0 : batch.types[t]);
         }
     }
-    if (prepared.embedding_norm.weight != nullptr)
-        normalise(prepared.embedding_norm, work_.x, nullptr, work_.x);
+    if (prepared.embedding_norm.weight != nullptr) normalise(prepared.embedding_norm, x_, nullptr, x_);
 }
 
 void Context::normalise(const NormWeights& norm, const float* x, const float* residual, float* y) {
@@ -79,12 +114,12 @@ void Context::normalise(const NormWeights& norm, const float* x, const float* re
 // Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
 void Context::residual_norm(const NormWeights& norm) {
     if (model_.spec().norm_placement == NormPlacement::post) {
-        normalise(norm, work_.y, work_.x, work_.x);
+        normalise(norm, work_.y, x_, x_);
         return;
     }
     const size_t count = tokens_ * model_.spec().hidden;
     for (size_t i = 0; i < count; ++i)
-        work_.x[i] += work_.y[i];
+        x_[i] += work_.y[i];
 }
 
 Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale) {
@@ -172,7 +207,7 @@ void Context::forest(const PreparedPart& part, const Rows& input, bool accumulat
         call.tokens = end - begin;
         call.y = work_.y + begin * hidden;
         call.accumulate = accumulate;
-        call.routes = {routes.leaf + begin * trees, routes.margin + begin * trees};
+        call.routes = {routes.leaf + (base_ + begin) * trees, routes.margin + (base_ + begin) * trees};
         call.scratch = scratch;
         if (part.spec->kind == PartKind::leaf_forest) {
             model_.kernels().leaf_forest(part.leaf_forest.rows)(part.leaf_forest, call);
