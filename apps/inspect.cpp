@@ -159,9 +159,10 @@ void print_text(const Json& j) {
     std::printf("), %.1f MB prepared beside it\n", j["bytes"]["prepared"].get<double>() / 1e6);
     std::printf("  parameters %llu\n", j["parameters"].get<unsigned long long>());
     const auto& k = j["kernels"];
-    std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n", k["isa"].get<std::string>().c_str(),
-                k["precision"].get<std::string>().c_str(), k["products"].get<std::string>().c_str(),
-                k["backend"].get<std::string>().c_str(), k.contains("dense") ? ": " : "",
+    std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n",
+                k["isa"].get<std::string>().c_str(), k["precision"].get<std::string>().c_str(),
+                k["products"].get<std::string>().c_str(), k["backend"].get<std::string>().c_str(),
+                k.contains("dense") ? ": " : "",
                 k.contains("dense") ? k["dense"].get<std::string>().c_str() : "");
     std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n",
                 j["origin"].get<std::string>().c_str(), j["licence"].get<std::string>().c_str(),
