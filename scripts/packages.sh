@@ -23,5 +23,6 @@ require_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-build_packages=(g++ cmake ninja-build libdnnl-dev libxsimd-dev libxxhash-dev libutf8proc-dev libcli11-dev nlohmann-json3-dev)
+# ocl-icd-opencl-dev: the CMake files of libdnnl-dev ask for OpenCL, which that package only recommends.
+build_packages=(g++ cmake ninja-build libdnnl-dev ocl-icd-opencl-dev libxsimd-dev libxxhash-dev libutf8proc-dev libcli11-dev nlohmann-json3-dev)
 check_packages=(doctest-dev libbenchmark-dev clang clang-format clang-tidy libclang-rt-14-dev binutils python3 python3-venv)

@@ -5,6 +5,7 @@
 
 #include "base/float16.h"
 #include "kernels/dense/panel.h"
+#include "kernels/quantize/quantize.h"
 
 namespace espalier {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 // As quantize_row rounds: to nearest even, for which adding and taking off 1.5 * 2^23 is enough below 2^22.
 uint32_t quantised(float value, float scale) {
     constexpr float shift = 12582912.0F;
-    const float steps = scale > 0 ? std::clamp(value / scale, -127.0F, 127.0F) : 0.0F;
+    const float steps = rounds_to_steps(scale) ? std::clamp(value / scale, -127.0F, 127.0F) : 0.0F;
     const float whole = (steps + shift) - shift;
     return static_cast<uint8_t>(static_cast<int8_t>(whole));
 }

@@ -1,7 +1,5 @@
 #include "kernels/forest/leaf_pack.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "base/checked.h"
@@ -13,13 +11,6 @@
 namespace espalier {
 namespace {
 
-float absolute_maximum(const float* values, size_t stride, size_t count) {
-    float largest = 0;
-    for (size_t i = 0; i < count; ++i)
-        largest = std::max(largest, std::fabs(values[i * stride]));
-    return largest;
-}
-
 // neuron n's values: weight[n * neuron_stride + i * stride], i < hidden.
 void pack_up(const LeafForest& f, const float* weight, size_t width, uint32_t* target, float* scales) {
     for (size_t n = 0; n < width && scales != nullptr; ++n)
@@ -30,7 +21,7 @@ void pack_up(const LeafForest& f, const float* weight, size_t width, uint32_t* t
 void pack_down(const LeafForest& f, const float* weight, size_t neuron_stride, size_t stride, size_t width,
                uint32_t* target, float* scales) {
     for (size_t n = 0; n < width && scales != nullptr; ++n)
-        scales[n] = absolute_maximum(weight + n * neuron_stride, stride, f.hidden) / 127.0F;
+        scales[n] = row_scale(weight + n * neuron_stride, f.hidden, stride);
     pack_panels(f.rows, {weight, neuron_stride, stride}, width, f.hidden, leaf_padded(f.hidden), nullptr,
                 scales, target);
 }

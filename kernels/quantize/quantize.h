@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "base/types.h"
 
@@ -18,8 +19,12 @@ using WidenKernel = void (*)(TensorType type, const void* source, float scale, f
 using RoundKernel = void (*)(TensorType type, const float* x, size_t rows, size_t columns, void* y,
                              float* scale);
 
-// The scale of one row, and the row rounded by it. A row of zeros has scale 0. Values must be finite.
-float row_scale(const float* row, size_t count);
+// The scale of one row, whose values lie `stride` apart, and the row rounded by it. A row of zeros has scale 0. One
+// with a value that is not finite has a scale that is not, and zeros: whatever it is part of becomes NaN.
+float row_scale(const float* row, size_t count, size_t stride = 1);
+inline bool rounds_to_steps(float scale) {
+    return scale > 0 && scale <= std::numeric_limits<float>::max();
+}
 void quantize_row(const float* row, float scale, int8_t* target, size_t count);
 
 }  // namespace espalier

@@ -8,11 +8,11 @@
 
 namespace espalier {
 
-float row_scale(const float* row, size_t count) {
+float row_scale(const float* row, size_t count, size_t stride) {
     // Sizes compared as integers, whose order is theirs: no call for each.
     int32_t largest = 0;
     for (size_t i = 0; i < count; ++i)
-        largest = std::max(largest, std::bit_cast<int32_t>(row[i]) & 0x7fffffff);
+        largest = std::max(largest, std::bit_cast<int32_t>(row[i * stride]) & 0x7fffffff);
     return std::bit_cast<float>(largest) / 127.0F;
 }
 
@@ -20,7 +20,7 @@ void quantize_row(const float* row, float scale, int8_t* target, size_t count) {
     for (size_t i = 0; i < count; ++i) {
         // nearbyint rounds to nearest even in the default mode. Only a subnormal scale, itself rounded to few
         // bits, lets the largest values pass 127.
-        const float steps = scale > 0 ? std::nearbyint(row[i] / scale) : 0.0F;
+        const float steps = rounds_to_steps(scale) ? std::nearbyint(row[i] / scale) : 0.0F;
         target[i] = static_cast<int8_t>(std::fmin(std::fmax(steps, -127.0F), 127.0F));
     }
 }

@@ -4,6 +4,7 @@
 
 #include "base/float16.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/dense/panel_pack.h"
 #include "tests/kernels/support.h"
 
 namespace {
@@ -192,4 +193,26 @@ TEST_CASE("8-bit rows of zeros, of one value, and of numbers too small for a sca
     quantize_row(largest, row_scale(largest, 2), stored, 2);
     CHECK(int{stored[0]} == 127);
     CHECK(int{stored[1]} == -127);
+}
+
+// Found by the fuzzer: a cast of NaN to an integer, of a file whose weights are not finite.
+TEST_CASE("8-bit rows with a value that is not finite: no finite scale, and zeros, packed or not") {
+    for (const float odd : {INFINITY, -INFINITY, NAN, -NAN}) {
+        const float row[4] = {1, odd, -2, 0};
+        const float scale = row_scale(row, 4);
+        CHECK_FALSE(std::isfinite(scale));
+        CHECK_FALSE(std::isfinite(row_scale(row, 2, 1)));
+        CHECK(row_scale(row, 2, 2) == 2.0F / 127.0F);
+        int8_t stored[4];
+        quantize_row(row, scale, stored, 4);
+        for (const int8_t value : stored)
+            CHECK(value == 0);
+        uint32_t words[16];
+        pack_panels(TensorType::s8, {row, 1, 4}, 4, 1, 16, &scale, nullptr, words);
+        for (const uint32_t word : words)
+            CHECK(word == 0x80808080U);
+        const float k_scales[4] = {1, scale, 1, 1};
+        pack_panels(TensorType::s8, {row, 1, 4}, 4, 1, 16, nullptr, k_scales, words);
+        CHECK(words[0] == (0x80808080U ^ 0x00fe0001U));
+    }
 }
