@@ -37,7 +37,8 @@ void check_options(const ContextOptions& options) {
 
 // What decides the sizes of buffers, over all blocks.
 struct Widest {
-    size_t qkv = 0, query = 0, inner = 0, dense_parts = 0, thread_scratch = 0;
+    size_t qkv = 0;  // bytes
+    size_t query = 0, inner = 0, dense_parts = 0, thread_scratch = 0;
 };
 
 Widest widest_of(const Model& model, size_t max_tokens) {
@@ -47,7 +48,7 @@ Widest widest_of(const Model& model, size_t max_tokens) {
     widest.thread_scratch = spec.hidden * sizeof(float);  // an embedding row
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (block.qkv) {
-            widest.qkv = std::max(widest.qkv, block.attention.row_stride());
+            widest.qkv = std::max(widest.qkv, block.qkv_row_bytes());
             widest.query = std::max(widest.query, block.attention.query_width());
             widest.thread_scratch =
                 std::max(widest.thread_scratch, attention_scratch(block.attention, longest) * sizeof(float));
@@ -88,7 +89,7 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, size_t max_tokens,
     if (spec.norm_placement == NormPlacement::pre) w.normed = arena.take<float>(rows * hidden);
     if (widest.dense_parts > 1) w.extra = arena.take<float>(rows * hidden);
     // Attention loads whole vectors past the last value of the last row.
-    if (widest.qkv > 0) w.qkv = arena.take<float>(rows * widest.qkv + 64);
+    if (widest.qkv > 0) w.qkv = arena.take<std::byte>(rows * widest.qkv + 256);
     if (widest.query > 0) w.mix = arena.take<float>(rows * widest.query);
     const TensorType precision = model.precision();
     const size_t inner_rows = padded_rows(std::min(max_tokens, Context::inner_tokens));

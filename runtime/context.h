@@ -40,8 +40,9 @@ struct Workspace {
     float* normed = nullptr;  // [R, hidden] pre-norm models only
     float* y = nullptr;       // [R, hidden] what a sublayer adds
     float* extra = nullptr;   // [R, hidden] blocks with several dense parts only
-    float* qkv = nullptr;     // [R, widest qkv] and 64 floats
-    float* mix = nullptr;     // [R, widest query] attention's output
+    std::byte* qkv =
+        nullptr;  // [R, widest qkv] float32, or bfloat16 in blocks with narrow attention, and 256 bytes
+    float* mix = nullptr;  // [R, widest query] attention's output
     // A block of tokens of a dense part: [B, widest dense part]; float32, in bf16 models bf16.
     std::byte* inner = nullptr;
     // What layers read, rounded to the model's precision, and its scales; not in float32 models.
@@ -128,6 +129,7 @@ class Context {
         const float* scale = nullptr;  // 8-bit: one a row
         const float* exact = nullptr;  // before they were rounded; null if they were not
     };
+    Rows input_rows(const float* normed) const;
     Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale);
     void dense_part(const PreparedPart& part, const Rows& input, float* y);
     void attention(const PreparedBlock& block, const Batch& batch, const float* input);

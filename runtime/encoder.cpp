@@ -48,9 +48,9 @@ size_t Context::slice_tokens() const {
     constexpr size_t bytes = size_t{1} << 20;
     size_t widest = 1;
     for (const PreparedBlock& block : model_.prepared().blocks) {
-        if (block.qkv) widest = std::max(widest, block.attention.row_stride());
+        if (block.qkv) widest = std::max(widest, block.qkv_row_bytes());
     }
-    return std::max<size_t>(64, bytes / (widest * sizeof(float))) * static_cast<size_t>(threads_);
+    return std::max<size_t>(64, bytes / widest) * static_cast<size_t>(threads_);
 }
 
 void Context::run_slice(const Batch& batch) {
@@ -99,16 +99,31 @@ void Context::add_embeddings(const Batch& batch) {
             add(prepared.types, batch.types.empty() ? 0 : batch.types[t]);
         }
     }
-    if (prepared.embedding_norm.weight != nullptr) normalise(prepared.embedding_norm, x_, nullptr, x_);
+    if (prepared.embedding_norm.weight != nullptr) {
+        normalise(prepared.embedding_norm, x_, nullptr, x_);
+    } else if (model_.spec().norm_placement == NormPlacement::post) {
+        rounded(x_, tokens_, hidden, work_.rounded, work_.rounded_scale);
+    }
 }
 
+// y also goes, rounded, to where layers read it (input_rows).
 void Context::normalise(const NormWeights& norm, const float* x, const float* residual, float* y) {
-    const size_t hidden = norm.hidden;
+    const size_t hidden = model_.spec().hidden;
+    const TensorType precision = model_.precision();
     parallel_for(threads_, tokens_, norm_grain, [&](size_t begin, size_t end, int) {
+        RoundedRows rounded{precision};
+        if (precision != TensorType::f32) rounded.rows = work_.rounded + begin * hidden * bytes_of(precision);
+        if (precision == TensorType::s8) rounded.scale = work_.rounded_scale + begin;
         model_.kernels().norm(norm, x + begin * hidden,
                               residual != nullptr ? residual + begin * hidden : nullptr, y + begin * hidden,
-                              end - begin);
+                              rounded, end - begin);
     });
+}
+
+// What normalise() wrote last, as layers take it.
+Context::Rows Context::input_rows(const float* normed) const {
+    if (model_.precision() == TensorType::f32) return {normed};
+    return {work_.rounded, model_.precision() == TensorType::s8 ? work_.rounded_scale : nullptr, normed};
 }
 
 // Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
@@ -136,20 +151,24 @@ Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std:
 
 void Context::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
     const AttentionShape& shape = block.attention;
-    const size_t hidden = model_.spec().hidden;
-    const Rows x = rounded(input, tokens_, hidden, work_.rounded, work_.rounded_scale);
+    const Rows x = input_rows(input);
     dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
     const KernelTable& kernels = model_.kernels();
-    const AttentionKernel attend =
-        model_.precision() == TensorType::f32 ? kernels.attention : kernels.narrow_attention;
     parallel_for(
         threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
             auto* scratch = reinterpret_cast<float*>(work_.thread_scratch + static_cast<size_t>(thread) *
                                                                                 work_.thread_scratch_bytes);
             for (size_t unit = begin; unit < end; ++unit) {
                 const size_t s = unit / shape.heads, first = batch.offsets[s];
-                attend(shape, work_.qkv + first * shape.row_stride(), batch.length(s), unit % shape.heads,
-                       work_.mix + first * shape.query_width(), scratch);
+                const std::byte* qkv = work_.qkv + first * block.qkv_row_bytes();
+                float* mix = work_.mix + first * shape.query_width();
+                if (block.narrow_attention) {
+                    kernels.narrow_attention(shape, reinterpret_cast<const uint16_t*>(qkv), batch.length(s),
+                                             unit % shape.heads, mix, scratch);
+                } else {
+                    kernels.attention(shape, reinterpret_cast<const float*>(qkv), batch.length(s),
+                                      unit % shape.heads, mix, scratch);
+                }
             }
         });
     const Rows mix = rounded(work_.mix, tokens_, shape.query_width(), work_.rounded, work_.rounded_scale);
@@ -159,7 +178,7 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
 // y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
 void Context::feed_forward(const PreparedBlock& block, const float* input) {
     const size_t count = tokens_ * model_.spec().hidden;
-    const Rows x = rounded(input, tokens_, model_.spec().hidden, work_.rounded, work_.rounded_scale);
+    const Rows x = input_rows(input);
     bool written = false;
     for (const PreparedPart& part : block.parts) {
         if (part.up == nullptr) continue;  // a forest, or fused with one

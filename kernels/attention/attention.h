@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "base/checked.h"
 
@@ -14,6 +15,8 @@ struct AttentionShape {
 
     size_t query_width() const { return heads * head_dimension; }
     size_t row_stride() const { return (heads + 2 * kv_heads) * head_dimension; }
+    // Whether kernels on bfloat16 take this shape: they pack whole vectors.
+    bool fits_narrow() const { return head_dimension % 16 == 0; }
 };
 
 // Query rows whose scores are held at once: a multiple of every kernel's tile height (6 and 4), small enough
@@ -23,10 +26,9 @@ inline constexpr size_t attention_query_block = 12;
 inline constexpr size_t attention_key_multiple = 64;
 
 // Floats of scratch for a sequence of at most `tokens` tokens: transposed keys and scores; with bfloat16
-// packed keys and values, scores, and half as many words again for the softmax's weights, and queries.
+// packed keys and values, scores, and half as many words again for the softmax's weights.
 inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
-    return (shape.head_dimension + attention_query_block * 3 / 2) * round_up(tokens, attention_key_multiple) +
-           attention_query_block * shape.head_dimension / 2;
+    return (shape.head_dimension + attention_query_block * 3 / 2) * round_up(tokens, attention_key_multiple);
 }
 
 // qkv: [tokens, row_stride] float32, a row being all queries, all keys, all values, head by head; reading
@@ -34,5 +36,10 @@ inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
 // written. scratch: attention_scratch floats, for this call only.
 using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head,
                                  float* out, float* scratch);
+
+// The same on bfloat16 (reading past the end as above, in bytes), for shapes that fit; sums and softmax are
+// float32.
+using NarrowAttentionKernel = void (*)(const AttentionShape& shape, const uint16_t* qkv, size_t tokens,
+                                       size_t head, float* out, float* scratch);
 
 }  // namespace espalier

@@ -4,9 +4,9 @@
 
 namespace espalier::avx512bf16 {
 
-void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
+void attention(const AttentionShape& shape, const uint16_t* qkv, size_t tokens, size_t head, float* out,
                float* scratch) {
-    attention_head_bf16<xsimd::avx512bw>(shape, qkv, tokens, head, out, scratch);
+    attention_head_bf16(shape, qkv, tokens, head, out, scratch);
 }
 
 }  // namespace espalier::avx512bf16

@@ -9,8 +9,7 @@
 
 namespace espalier::avx512bf16 {
 
-// With bfloat16 products.
-void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
+void attention(const AttentionShape& shape, const uint16_t* qkv, size_t tokens, size_t head, float* out,
                float* scratch);
 void gemm_bf16(const PackedDense& dense, const GemmCall& call);
 void leaf_forest_bf16(const LeafForest& forest, const ForestCall& call);

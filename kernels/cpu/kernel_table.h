@@ -16,9 +16,9 @@ namespace espalier {
 struct KernelTable {
     Isa isa;
     ActivationKernel activate;
-    AttentionKernel attention;         // float32 throughout
-    AttentionKernel narrow_attention;  // with bfloat16 products where the processor has them, else float32
-    GemmKernel gemm_f32, gemm_bf16, gemm_s8;                                     // by the type of the rows
+    AttentionKernel attention;
+    NarrowAttentionKernel narrow_attention;   // null where the processor has no products of bfloat16
+    GemmKernel gemm_f32, gemm_bf16, gemm_s8;  // by the type of the rows
     LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;          // by the type of the rows
     NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;

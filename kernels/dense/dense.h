@@ -29,7 +29,7 @@ struct DenseShape {
     bool bias = false;
     // Of x and of the stored weights: f32, bf16, or s8 and u8. 8-bit weights are s8 with one scale an output.
     TensorType input = TensorType::f32;
-    // Of y: f32; what x is, where that is bf16; s8 or u8, where x is 8-bit of one scale.
+    // Of y: f32; bf16, where x is bf16 or has a scale a row; s8 or u8, where x is 8-bit of one scale.
     TensorType output = TensorType::f32;
     bool row_scales = false;  // s8 x with a scale a row
     // Known when the layer is prepared, the same for all rows; only for 8-bit x of one scale, and 8-bit y.

@@ -105,14 +105,13 @@ class NativeBackend final : public DenseBackend {
                                         std::pmr::memory_resource* memory) const override {
         const bool runs =
             (shape.input == TensorType::f32 && shape.output == TensorType::f32) ||
-            (shape.input == TensorType::bf16 &&
-             (shape.output == TensorType::f32 || shape.output == TensorType::bf16)) ||
-            (shape.input == TensorType::s8 && shape.row_scales && shape.output == TensorType::f32);
+            ((shape.input == TensorType::bf16 || (shape.input == TensorType::s8 && shape.row_scales)) &&
+             (shape.output == TensorType::f32 || shape.output == TensorType::bf16));
         if (!runs)
             throw Error(
                 Status::unsupported,
-                "dense layers of %s to %s: the native backend has f32 to f32, bf16 to f32 and bf16, and "
-                "s8 with a scale a row to f32",
+                "dense layers of %s to %s: the native backend has f32 to f32, and bf16 and s8 with a scale a "
+                "row to f32 and bf16",
                 name_of(shape.input), name_of(shape.output));
         return std::make_unique<NativeLayer>(shape, weight, bias, memory);
     }

@@ -13,7 +13,8 @@ namespace {
 // 8-bit inputs is 96 KiB; each is read from the second-level cache once for so many rows.
 inline constexpr size_t gemm_rows = 48;
 
-// A block's rows meet one panel; sums go to `y`, float32, where the activation follows.
+// A block's rows meet one panel; sums go to `y`, float32, where the activation follows, or rounded to
+// `narrow`.
 template <class Arch, TensorType type>
 struct GemmRows {
     using V = Floats<Arch>;
@@ -27,6 +28,7 @@ struct GemmRows {
     const float *x_scale, *scale;
     const float* bias;
     float* y;
+    uint16_t* narrow;  // bfloat16, in place of y; or null
     size_t stride;
 
     [[gnu::always_inline]] const std::byte* a(size_t r) const { return x + r * x_bytes; }
@@ -40,6 +42,23 @@ struct GemmRows {
     }
     template <size_t height, size_t width>
     [[gnu::always_inline]] void finish(size_t row, size_t c, const Register (&sum)[height][width]) const {
+        if (narrow != nullptr) {
+            each(
+                row, c, sum, [&](size_t place, V value) __attribute__((always_inline)) {
+                    store_bfloats<Arch>(value, narrow + place);
+                });
+        } else {
+            each(
+                row, c, sum, [&](size_t place, V value) __attribute__((always_inline)) {
+                    value.store_unaligned(y + place);
+                });
+        }
+    }
+
+   private:
+    template <size_t height, size_t width, class Store>
+    [[gnu::always_inline]] void each(size_t row, size_t c, const Register (&sum)[height][width],
+                                     const Store& store) const {
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             const size_t at = c + v * lanes<Arch>;
@@ -47,12 +66,12 @@ struct GemmRows {
                 const V scales = V::load_unaligned(scale + at), begin = V::load_unaligned(bias + at);
 #pragma GCC unroll 8
                 for (size_t r = 0; r < height; ++r)
-                    xsimd::fma(xsimd::to_float(Sum(sum[r][v])), V(x_scale[row + r]) * scales, begin)
-                        .store_unaligned(y + (row + r) * stride + at);
+                    store((row + r) * stride + at,
+                          xsimd::fma(xsimd::to_float(Sum(sum[r][v])), V(x_scale[row + r]) * scales, begin));
             } else {
 #pragma GCC unroll 8
                 for (size_t r = 0; r < height; ++r)
-                    Sum(sum[r][v]).store_unaligned(y + (row + r) * stride + at);
+                    store((row + r) * stride + at, V(sum[r][v]));
             }
         }
     }
@@ -113,10 +132,15 @@ class GemmBlock {
         rows.x_scale = type == TensorType::s8 ? call_.x_scale + first : nullptr;
         rows.scale = type == TensorType::s8 ? d_.scale + start : nullptr;
         rows.bias = d_.bias + start;
-        // Straight into y where that is float32, needs no activation and has room for whole vectors.
+        // Straight into y where that needs no activation and has room for whole vectors.
         const size_t valid = d_.outputs - start < job.columns ? d_.outputs - start : job.columns;
-        if (valid == job.columns && d_.activation == Activation::none && d_.output == TensorType::f32) {
-            rows.y = static_cast<float*>(call_.y) + first * d_.outputs + start;
+        if (valid == job.columns && d_.activation == Activation::none) {
+            const size_t at = first * d_.outputs + start;
+            if (d_.output == TensorType::bf16) {
+                rows.narrow = static_cast<uint16_t*>(call_.y) + at;
+            } else {
+                rows.y = static_cast<float*>(call_.y) + at;
+            }
             rows.stride = d_.outputs;
             return multiply_panel<PanelOps<Arch, type>>(job, count, rows);
         }

@@ -252,13 +252,14 @@ struct Fetcher {
 //                           what to fetch for row r of the next tile, which begins at column c of the panel:
 //                           rows lie scattered and are too short for the processor to guess
 template <class Ops, size_t height, size_t width, class Rows>
-[[gnu::noinline]] void panel_tile(const PanelJob& job, size_t row, size_t column, const Rows& rows) {
+[[gnu::noinline]] void panel_tile(const PanelJob& job, const std::byte* ahead, size_t row, size_t column,
+                                  const Rows& rows) {
     constexpr size_t w = Ops::Sum::size;
     typename Ops::Register sum[height][width];
     const std::byte* base[height];
     Fetcher<height> fetcher;
     fetcher.row_bytes = rows.next_bytes(width * w);
-    fetcher.ahead = job.ahead;
+    fetcher.ahead = ahead;
     fetcher.lines = job.ahead_lines;
 #pragma GCC unroll 8
     for (size_t r = 0; r < height; ++r) {
@@ -286,25 +287,27 @@ template <class Ops, size_t height, size_t width, class Rows>
 }
 
 template <class Ops, size_t height, size_t width, class Rows>
-inline void panel_tile_of(size_t count, const PanelJob& job, size_t row, size_t column, const Rows& rows) {
+inline void panel_tile_of(size_t count, const PanelJob& job, const std::byte* ahead, size_t row,
+                          size_t column, const Rows& rows) {
     if constexpr (height > 0) {
         if (count == height) {
-            panel_tile<Ops, height, width>(job, row, column, rows);
+            panel_tile<Ops, height, width>(job, ahead, row, column, rows);
         } else {
-            panel_tile_of<Ops, height - 1, width>(count, job, row, column, rows);
+            panel_tile_of<Ops, height - 1, width>(count, job, ahead, row, column, rows);
         }
     }
 }
 
 // All rows of `width` vectors of one panel, in tiles of nearly equal height: a last tile of one row would
-// wait for its own sums.
+// wait for its own sums. The job is not copied: a copy by vectors, just after its fields were written one by
+// one, waits for the stores.
 template <class Ops, size_t width, class Rows>
 inline void panel_strip(const PanelJob& job, size_t count, size_t column, const Rows& rows) {
-    PanelJob part = job;
+    const std::byte* ahead = job.ahead;
     for (size_t row = 0, left = panel_tiles<Ops>(count); left > 0; --left) {
         const size_t height = (count - row + left - 1) / left;
-        panel_tile_of<Ops, Ops::rows, width>(height, part, row, column, rows);
-        part.ahead += job.ahead_lines * 64;
+        panel_tile_of<Ops, Ops::rows, width>(height, job, ahead, row, column, rows);
+        ahead += job.ahead_lines * 64;
         row += height;
     }
 }

@@ -5,34 +5,50 @@
 
 #include "kernels/cpu/simd-inl.h"
 #include "kernels/norm/norm.h"
+#include "kernels/quantize/round-inl.h"
 
 namespace espalier {
 namespace {
+
+template <size_t step, class Even, class Odd>
+[[gnu::always_inline]] inline void in_turns(size_t end, const Even& even, const Odd& odd) {
+    size_t i = 0;
+    for (; i + 2 * step <= end; i += 2 * step) {
+        even(i);
+        odd(i + step);
+    }
+    if (i < end) even(i);
+}
 
 template <class Arch>
 inline void norm_row(const NormWeights& n, const float* x, const float* residual, float* y) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
     const size_t whole = n.hidden / w * w, tail = n.hidden - whole;
-    V sum(0.0F);
-    for (size_t i = 0; i < whole; i += w) {
+    // Two sums in turn, which hide half of an addition's latency; the next row's begin meanwhile.
+    V sum[2] = {V(0.0F), V(0.0F)};
+    const auto add = [&](size_t i, V& to) {
         V value = V::load_unaligned(x + i);
         if (residual != nullptr) value = value + V::load_unaligned(residual + i);
         value.store_unaligned(y + i);
-        sum = sum + value;
-    }
-    float total = xsimd::hadd(sum);
+        to = to + value;
+    };
+    in_turns<w>(
+        whole, [&](size_t i) { add(i, sum[0]); }, [&](size_t i) { add(i, sum[1]); });
+    float total = xsimd::hadd(sum[0] + sum[1]);
     for (size_t i = whole; i < n.hidden; ++i) {
         y[i] = residual != nullptr ? x[i] + residual[i] : x[i];
         total += y[i];
     }
     const float mean = n.rms ? 0.0F : total / static_cast<float>(n.hidden);
-    V squares(0.0F);
-    for (size_t i = 0; i < whole; i += w) {
+    V squares[2] = {V(0.0F), V(0.0F)};
+    const auto add_square = [&](size_t i, V& to) {
         const V centred = V::load_unaligned(y + i) - V(mean);
-        squares = xsimd::fma(centred, centred, squares);
-    }
-    float variance = xsimd::hadd(squares);
+        to = xsimd::fma(centred, centred, to);
+    };
+    in_turns<w>(
+        whole, [&](size_t i) { add_square(i, squares[0]); }, [&](size_t i) { add_square(i, squares[1]); });
+    float variance = xsimd::hadd(squares[0] + squares[1]);
     for (size_t i = whole; i < n.hidden; ++i)
         variance += (y[i] - mean) * (y[i] - mean);
     const float scale = 1.0F / std::sqrt(variance / static_cast<float>(n.hidden) + n.epsilon);
@@ -51,10 +67,15 @@ inline void norm_row(const NormWeights& n, const float* x, const float* residual
 }
 
 template <class Arch>
-inline void norm_rows(const NormWeights& n, const float* x, const float* residual, float* y, size_t tokens) {
-    for (size_t t = 0; t < tokens; ++t)
-        norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr,
-                       y + t * n.hidden);
+inline void norm_rows(const NormWeights& n, const float* x, const float* residual, float* y,
+                      const RoundedRows& rounded, size_t tokens) {
+    for (size_t t = 0; t < tokens; ++t) {
+        float* row = y + t * n.hidden;
+        norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr, row);
+        if (rounded.type != TensorType::f32)
+            round_row<Arch>(rounded.type, row, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
+                            rounded.scale != nullptr ? rounded.scale + t : nullptr);
+    }
 }
 
 }  // namespace

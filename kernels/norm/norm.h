@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "base/types.h"
+
 namespace espalier {
 
 struct NormWeights {
@@ -14,9 +16,17 @@ struct NormWeights {
     const float* bias = nullptr;    // [hidden], or null
 };
 
+// Where rows of y also go as the layer behind the norm multiplies them (kernels/quantize/quantize.h:
+// RoundKernel), while they are in the first-level cache.
+struct RoundedRows {
+    TensorType type = TensorType::f32;  // f32: nowhere
+    std::byte* rows = nullptr;          // [tokens, hidden] of the type
+    float* scale = nullptr;             // [tokens], s8 only
+};
+
 // y = norm(x + residual), row by row. x, residual (may be null), y: [tokens, hidden] float32, y may be
 // either.
 using NormKernel = void (*)(const NormWeights& norm, const float* x, const float* residual, float* y,
-                            size_t tokens);
+                            const RoundedRows& rounded, size_t tokens);
 
 }  // namespace espalier

@@ -12,7 +12,7 @@ void norm(benchmark::State& state, Isa isa, bool rms, size_t hidden, size_t toke
     Inputs x(tokens * hidden, sets_for(tokens)), residual(tokens * hidden, sets_for(tokens));
     Numbers y(tokens * hidden);
     for (auto _ : state) {
-        kernel_table(isa).norm(weights, x.next(), rms ? nullptr : residual.next(), y.data(), tokens);
+        kernel_table(isa).norm(weights, x.next(), rms ? nullptr : residual.next(), y.data(), {}, tokens);
         benchmark::DoNotOptimize(y.data());
         benchmark::ClobberMemory();
     }

@@ -6,8 +6,9 @@ namespace espalier::neon {
 
 using Arch = xsimd::neon64;
 
-void norm(const NormWeights& n, const float* x, const float* residual, float* y, size_t tokens) {
-    norm_rows<Arch>(n, x, residual, y, tokens);
+void norm(const NormWeights& n, const float* x, const float* residual, float* y, const RoundedRows& rounded,
+          size_t tokens) {
+    norm_rows<Arch>(n, x, residual, y, rounded, tokens);
 }
 
 }  // namespace espalier::neon

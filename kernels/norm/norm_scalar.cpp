@@ -5,7 +5,8 @@
 
 namespace espalier::scalar {
 
-void norm(const NormWeights& n, const float* x, const float* residual, float* y, size_t tokens) {
+void norm(const NormWeights& n, const float* x, const float* residual, float* y, const RoundedRows& rounded,
+          size_t tokens) {
     for (size_t t = 0; t < tokens; ++t, x += n.hidden, y += n.hidden) {
         float sum = 0;
         for (size_t i = 0; i < n.hidden; ++i) {
@@ -21,6 +22,9 @@ void norm(const NormWeights& n, const float* x, const float* residual, float* y,
             const float normed = (y[i] - mean) * scale * n.weight[i];
             y[i] = n.bias != nullptr ? normed + n.bias[i] : normed;
         }
+        if (rounded.type != TensorType::f32)
+            round(rounded.type, y, 1, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
+                  rounded.scale != nullptr ? rounded.scale + t : nullptr);
     }
 }
 

@@ -15,6 +15,24 @@ inline void round_to_bfloat(const float* values, size_t count, uint16_t* target)
         target[i] = rounded_to_bf16(values[i]);
 }
 
+// One vector, with the bits of rounded_to_bf16.
+template <class Arch>
+[[gnu::always_inline]] inline void store_bfloats(Floats<Arch> values, uint16_t* target) {
+#if defined(__AVX512F__)
+    const __m512i bits = _mm512_castps_si512(values);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
+    const __m512i kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
+#else
+    alignas(64) float wide[lanes<Arch>];
+    values.store_aligned(wide);
+    round_to_bfloat<Arch>(wide, lanes<Arch>, target);
+#endif
+}
+
 // lanes<Arch> integers of -127 to 127.
 template <class Arch>
 inline void store_bytes(Integers<Arch> values, int8_t* target) {
@@ -83,15 +101,20 @@ inline float round_to_bytes(const float* x, size_t count, int8_t* target) {
 }
 
 template <class Arch>
-inline void round_rows(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
-    for (size_t r = 0; r < rows; ++r) {
-        const float* row = x + r * columns;
-        if (type == TensorType::s8) {
-            scale[r] = round_to_bytes<Arch>(row, columns, static_cast<int8_t*>(y) + r * columns);
-        } else {
-            round_to_bfloat<Arch>(row, columns, static_cast<uint16_t*>(y) + r * columns);
-        }
+inline void round_row(TensorType type, const float* x, size_t columns, void* y, float* scale) {
+    if (type == TensorType::s8) {
+        *scale = round_to_bytes<Arch>(x, columns, static_cast<int8_t*>(y));
+    } else {
+        round_to_bfloat<Arch>(x, columns, static_cast<uint16_t*>(y));
     }
+}
+
+template <class Arch>
+inline void round_rows(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+    for (size_t r = 0; r < rows; ++r)
+        round_row<Arch>(type, x + r * columns, columns,
+                        static_cast<std::byte*>(y) + r * columns * bytes_of(type),
+                        scale != nullptr ? scale + r : nullptr);
 }
 
 }  // namespace

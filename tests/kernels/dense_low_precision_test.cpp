@@ -179,7 +179,7 @@ TEST_CASE("our own, bf16 and 8-bit with a scale a row: every instruction set; on
         CAPTURE(backend->name());
         for (int i = 0; i < 60; ++i) {
             const bool is_8bit = random.coin();
-            const auto output = is_8bit || random.coin() ? TensorType::f32 : TensorType::bf16;
+            const auto output = random.coin() ? TensorType::f32 : TensorType::bf16;
             DenseShape shape =
                 shape_of(random.between(1, 200), random.between(1, 150), all_activations[i % 6],
                          random.coin(), is_8bit ? TensorType::s8 : TensorType::bf16, output);
@@ -191,9 +191,13 @@ TEST_CASE("our own, bf16 and 8-bit with a scale a row: every instruction set; on
                 shape_of(384, 300, Activation::gelu_erf, true, TensorType::s8, TensorType::f32);
             shape.row_scales = true;
             check(*backend, shape, rows, 2, random);
-            check(*backend,
-                  shape_of(384, 300, Activation::gelu_erf, true, TensorType::bf16, TensorType::bf16), rows, 2,
-                  random);
+            for (const auto activation : {Activation::none, Activation::gelu_erf}) {
+                check(*backend, shape_of(384, 320, activation, true, TensorType::bf16, TensorType::bf16),
+                      rows, 2, random);
+                shape = shape_of(384, 320, activation, true, TensorType::s8, TensorType::bf16);
+                shape.row_scales = true;
+                check(*backend, shape, rows, 2, random);
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ void compare(size_t hidden, size_t tokens, bool rms, bool bias, bool residual, f
     const float* r = residual ? f.residual.data() : nullptr;
     for (const Isa isa : available_isas()) {
         Buffer<float> y(tokens * hidden);
-        kernel_table(isa).norm(f.norm, f.x.data(), r, y.data(), tokens);
+        kernel_table(isa).norm(f.norm, f.x.data(), r, y.data(), {}, tokens);
         CHECK(y.intact());
         for (size_t t = 0; t < tokens; ++t)
             compare_row(f.norm, f.x.data() + t * hidden, residual ? r + t * hidden : nullptr,
@@ -107,14 +107,14 @@ TEST_CASE("norms in place, of either operand, have the same bits") {
             Buffer<float> apart(7 * hidden), over_x(7 * hidden), over_residual(7 * hidden);
             std::copy(f.x.begin(), f.x.end(), over_x.begin());
             std::copy(f.residual.begin(), f.residual.end(), over_residual.begin());
-            norm(f.norm, f.x.data(), f.residual.data(), apart.data(), 7);
-            norm(f.norm, over_x.data(), f.residual.data(), over_x.data(), 7);
-            norm(f.norm, f.x.data(), over_residual.data(), over_residual.data(), 7);
+            norm(f.norm, f.x.data(), f.residual.data(), apart.data(), {}, 7);
+            norm(f.norm, over_x.data(), f.residual.data(), over_x.data(), {}, 7);
+            norm(f.norm, f.x.data(), over_residual.data(), over_residual.data(), {}, 7);
             CHECK(same_bits(apart.data(), over_x.data(), 7 * hidden));
             CHECK(same_bits(apart.data(), over_residual.data(), 7 * hidden));
             // A row alone.
             Buffer<float> row(hidden);
-            norm(f.norm, f.x.data() + 3 * hidden, f.residual.data() + 3 * hidden, row.data(), 1);
+            norm(f.norm, f.x.data() + 3 * hidden, f.residual.data() + 3 * hidden, row.data(), {}, 1);
             CHECK(same_bits(row.data(), apart.data() + 3 * hidden, hidden));
         }
     }
@@ -131,12 +131,38 @@ TEST_CASE("constant rows give the bias; NaN and infinity stay in their row") {
     f.x[2 * hidden + 44] = INFINITY;
     for (const Isa isa : available_isas()) {
         Buffer<float> y(4 * hidden), row(hidden);
-        kernel_table(isa).norm(f.norm, f.x.data(), nullptr, y.data(), 4);
+        kernel_table(isa).norm(f.norm, f.x.data(), nullptr, y.data(), {}, 4);
         CHECK(same_bits(y.data(), f.bias.data(), hidden));
         for (size_t i = hidden; i < 3 * hidden; ++i)
             CHECK(std::isnan(y[i]));
-        kernel_table(isa).norm(f.norm, f.x.data() + 3 * hidden, nullptr, row.data(), 1);
+        kernel_table(isa).norm(f.norm, f.x.data() + 3 * hidden, nullptr, row.data(), {}, 1);
         CHECK(same_bits(row.data(), y.data() + 3 * hidden, hidden));
         CHECK(std::isfinite(row[0]));
+    }
+}
+
+TEST_CASE("rows are also given rounded, with the bits that rounding them later has") {
+    Random random(44);
+    for (const size_t hidden : {1, 15, 64, 384, 401}) {
+        Fixture f(hidden, 5, 0.5F, random);
+        f.x.data()[2 * hidden] = INFINITY;
+        for (const Isa isa : available_isas()) {
+            CAPTURE(named(isa));
+            const KernelTable& kernels = kernel_table(isa);
+            for (const TensorType type : {TensorType::bf16, TensorType::s8}) {
+                const size_t bytes = 5 * hidden * bytes_of(type);
+                Buffer<float> y(5 * hidden), expected_y(5 * hidden);
+                Buffer<std::byte> found(bytes), expected(bytes);
+                std::vector<float> scale(5), expected_scale(5);
+                kernels.norm(f.norm, f.x.data(), f.residual.data(), y.data(),
+                             {type, found.data(), scale.data()}, 5);
+                kernels.norm(f.norm, f.x.data(), f.residual.data(), expected_y.data(), {}, 5);
+                kernels.round(type, expected_y.data(), 5, hidden, expected.data(), expected_scale.data());
+                CHECK((y.intact() && found.intact()));
+                CHECK(same_bits(y.data(), expected_y.data(), 5 * hidden));
+                CHECK(std::memcmp(found.data(), expected.data(), bytes) == 0);
+                if (type == TensorType::s8) CHECK(same_bits(scale.data(), expected_scale.data(), 5));
+            }
+        }
     }
 }
