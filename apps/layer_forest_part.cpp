@@ -103,6 +103,8 @@ void ForestPart::build_leaf(size_t shared, const RandomRows& random, uint64_t ma
     shape.leaf_width = spec_.leaf_width;
     shape.shared_width = shared;
     shape.rows = precision_;
+    shape.rotated_activations =
+        precision_ == TensorType::s8;  // as whole models have it; random rows stay random
     shape.node_rows = precision_ == TensorType::f32 ? TensorType::f32 : TensorType::bf16;
     const size_t nodes = shape.trees * (shape.leaves() - 1), groups = shape.groups();
     const size_t packed = round_up(LeafPacker::bytes(shape), 4096);

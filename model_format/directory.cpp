@@ -256,7 +256,7 @@ TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t 
                      wide(r.offset), what);
     };
     if (r.type < 1 || r.type > 6) throw fail("unknown type");
-    if (r.layout > 3) throw fail("unknown layout");
+    if (r.layout > 4) throw fail("unknown layout");
     if (r.scales > 2) throw fail("unknown scales");
     if (r.rank < 1 || r.rank > 4) throw fail("expected a rank of 1 to 4");
     view.type = static_cast<TensorType>(r.type);
@@ -274,7 +274,9 @@ TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t 
         view.layout_arguments[axis] = r.layout_arguments[axis];
     }
     if (!checked_multiply(elements, bytes_of(view.type), bytes)) throw fail("size overflows");
-    if (view.layout != TensorLayout::row_major)
+    if (view.layout == TensorLayout::rotated && view.type != TensorType::s8)
+        throw fail("layout rotated: expected the type s8");
+    if (view.layout != TensorLayout::row_major && view.layout != TensorLayout::rotated)
         throw Error(Status::unsupported, "%s: tensor %.*s: layout %s is not read by this version", source,
                     static_cast<int>(view.name.size()), view.name.data(), name_of(view.layout));
     if (bytes != r.bytes) throw fail("bytes: its type and dimensions imply another size");

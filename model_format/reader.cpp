@@ -88,6 +88,9 @@ void ModelFile::check_schema(std::pmr::memory_resource* memory) {
                 static_cast<unsigned long long>(tensor.dimensions[1]),
                 static_cast<unsigned long long>(tensor.dimensions[2]),
                 static_cast<unsigned long long>(tensor.dimensions[3]), tensor.rank);
+        if (!layout_fits(need, tensor.layout))
+            throw Error(Status::bad_model, "%s: tensor %s: layout %s does not fit what it is used for",
+                        source_, need.name.text, name_of(tensor.layout));
         if (!type_fits(need.role, tensor.type))
             throw Error(Status::bad_model, "%s: tensor %s: type %s does not fit what it is used for", source_,
                         need.name.text, name_of(tensor.type));

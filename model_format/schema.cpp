@@ -26,14 +26,16 @@ class Collector {
     explicit Collector(std::pmr::vector<TensorNeed>& needs) : needs_(needs) {}
 
     void add(const TensorName& name, TensorRole role, std::initializer_list<uint64_t> dimensions) {
-        TensorNeed need{name, role, static_cast<uint32_t>(dimensions.size()), {1, 1, 1, 1}};
+        TensorNeed need{name, role, static_cast<uint32_t>(dimensions.size()), {1, 1, 1, 1}, Rotation::none};
         size_t axis = 0;
         for (const uint64_t dimension : dimensions)
             need.dimensions[axis++] = dimension;
         needs_.push_back(need);
     }
-    void weight(const TensorName& name, std::initializer_list<uint64_t> dimensions) {
+    void weight(const TensorName& name, std::initializer_list<uint64_t> dimensions,
+                Rotation rotation = Rotation::none) {
         add(name, TensorRole::weight, dimensions);
+        needs_.back().rotation = rotation;
     }
     void vector(const TensorName& name, std::initializer_list<uint64_t> dimensions) {
         add(name, TensorRole::vector, dimensions);
@@ -65,20 +67,23 @@ void add_attention(Collector& out, const ModelSpec& spec, uint64_t index) {
     const BlockSpec& block = spec.blocks[index];
     if (!block.has(block_flag::attention)) return;
     const auto b = wide(index);
-    out.weight(tensor_name("blocks.%llu.attention.qkv.weight", b), {block.qkv_width(), spec.hidden});
+    out.weight(tensor_name("blocks.%llu.attention.qkv.weight", b), {block.qkv_width(), spec.hidden},
+               Rotation::last);
     if (block.has(block_flag::qkv_bias))
         out.vector(tensor_name("blocks.%llu.attention.qkv.bias", b), {block.qkv_width()});
-    out.weight(tensor_name("blocks.%llu.attention.out.weight", b), {spec.hidden, block.query_width()});
+    out.weight(tensor_name("blocks.%llu.attention.out.weight", b), {spec.hidden, block.query_width()},
+               Rotation::last);
     if (block.has(block_flag::output_bias))
         out.vector(tensor_name("blocks.%llu.attention.out.bias", b), {spec.hidden});
     add_norm(out, spec, tensor_name("blocks.%llu.attention.norm", b).text);
 }
 
 void add_dense(Collector& out, const ModelSpec& spec, const PartSpec& part, uint64_t b, uint64_t p) {
-    out.weight(part_tensor(b, p, "up.weight"), {part.width, spec.hidden});
-    if (part.has(part_flag::gated)) out.weight(part_tensor(b, p, "gate.weight"), {part.width, spec.hidden});
+    out.weight(part_tensor(b, p, "up.weight"), {part.width, spec.hidden}, Rotation::last);
+    if (part.has(part_flag::gated))
+        out.weight(part_tensor(b, p, "gate.weight"), {part.width, spec.hidden}, Rotation::last);
     if (part.has(part_flag::up_bias)) out.vector(part_tensor(b, p, "up.bias"), {part.width});
-    out.weight(part_tensor(b, p, "down.weight"), {spec.hidden, part.width});
+    out.weight(part_tensor(b, p, "down.weight"), {spec.hidden, part.width}, Rotation::last);
     if (part.has(part_flag::output_bias)) out.vector(part_tensor(b, p, "down.bias"), {spec.hidden});
 }
 
@@ -89,12 +94,13 @@ void add_leaf_forest(Collector& out, const ModelSpec& spec, const PartSpec& part
         out.vector(part_tensor(b, p, "node.threshold"), {trees, nodes});
     }
     if (part.leaf_width > 0) {
-        out.weight(part_tensor(b, p, "leaf.up.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+        const auto neurons = {trees, leaves, uint64_t{part.leaf_width}, uint64_t{spec.hidden}};
+        out.weight(part_tensor(b, p, "leaf.up.weight"), neurons, Rotation::last);
         if (part.has(part_flag::gated))
-            out.weight(part_tensor(b, p, "leaf.gate.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+            out.weight(part_tensor(b, p, "leaf.gate.weight"), neurons, Rotation::last);
         if (part.has(part_flag::up_bias))
             out.vector(part_tensor(b, p, "leaf.up.bias"), {trees, leaves, part.leaf_width});
-        out.weight(part_tensor(b, p, "leaf.down.weight"), {trees, leaves, part.leaf_width, spec.hidden});
+        out.weight(part_tensor(b, p, "leaf.down.weight"), neurons, Rotation::before_last);
     }
     if (part.has(part_flag::output_bias))
         out.weight(part_tensor(b, p, "leaf.bias"), {trees, leaves, spec.hidden});
@@ -175,6 +181,11 @@ bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions) {
         if (any ? dimensions[axis] == 0 : dimensions[axis] != need.dimensions[axis]) return false;
     }
     return true;
+}
+
+bool layout_fits(const TensorNeed& need, TensorLayout layout) {
+    return layout == TensorLayout::row_major ||
+           (layout == TensorLayout::rotated && need.rotation != Rotation::none);
 }
 
 bool type_fits(TensorRole role, TensorType type) {

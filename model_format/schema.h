@@ -43,11 +43,16 @@ enum class TensorRole {
     vocabulary
 };  // weight: may be f16, bf16, s8; vector: floats; vocabulary: u8, u32
 
+// Along which dimension a tensor may be turned (TensorLayout::rotated): none; its last one; or the one
+// before, where that is what products sum over (rows of neurons that are added up).
+enum class Rotation { none, last, before_last };
+
 struct TensorNeed {
     TensorName name;
     TensorRole role = TensorRole::weight;
     uint32_t rank = 0;
     std::array<uint64_t, 4> dimensions{1, 1, 1, 1};  // 0: any (tokenizer.bytes)
+    Rotation rotation = Rotation::none;
 };
 
 // All tensors of the model in file order, scales not included. `spec` must have passed check_spec.
@@ -57,5 +62,6 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec,
 // Whether a tensor of this shape and type is what is needed. Reader and writer ask the same.
 bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions);
 bool type_fits(TensorRole role, TensorType type);
+bool layout_fits(const TensorNeed& need, TensorLayout layout);
 
 }  // namespace espalier

@@ -232,7 +232,7 @@ const char* name_of(TokenizerKind kind) {
 }
 
 const char* name_of(TensorLayout layout) {
-    constexpr const char* names[] = {"row_major", "rows_interleaved", "transposed", "packed"};
+    constexpr const char* names[] = {"row_major", "rows_interleaved", "transposed", "packed", "rotated"};
     return names[number(layout)];
 }
 

@@ -39,7 +39,16 @@ enum class TokenizerKind : uint32_t {
 // rows_interleaved: a forest's rows of several tensors side by side (in, out, bias of one neuron).
 // transposed: the last two dimensions are swapped in memory.
 // packed: panels for one kernel; layout_arguments name it. A reader that does not know it refuses.
-enum class TensorLayout : uint32_t { row_major = 0, rows_interleaved = 1, transposed = 2, packed = 3 };
+// rotated: row-major, turned along the dimension that a product sums over (schema.h: Rotation) before it was
+// rounded to
+//          8 bits; docs/format.md defines the rotation.
+enum class TensorLayout : uint32_t {
+    row_major = 0,
+    rows_interleaved = 1,
+    transposed = 2,
+    packed = 3,
+    rotated = 4
+};
 // A scaled tensor X has a companion X.scale in float32: one scale an index of all dimensions but the last
 // (per_row), or one an index of the last dimension (per_column). value = stored * scale.
 enum class TensorScales : uint32_t { none = 0, per_row = 1, per_column = 2 };

@@ -34,6 +34,7 @@ void check_tensor(const TensorNeed& need, const TensorSource& tensor, const char
         return Error(Status::bad_model, "%s: tensor %s: %s", path, tensor.name.c_str(), what);
     };
     if (!shape_fits(need, tensor.dimensions)) throw fail("its shape is not this architecture's");
+    if (!layout_fits(need, tensor.layout)) throw fail("its layout does not fit what it is used for");
     if (!type_fits(need.role, tensor.type)) throw fail("its type does not fit what it is used for");
     if ((tensor.type == TensorType::s8) != (tensor.scales != TensorScales::none))
         throw fail("expected scales for s8, and for no other type");
@@ -211,7 +212,7 @@ class DirectoryBuilder {
             layout::TensorRecord r{};
             r.name = string(tensor.name);
             r.type = static_cast<uint32_t>(tensor.type);
-            r.layout = static_cast<uint32_t>(TensorLayout::row_major);
+            r.layout = static_cast<uint32_t>(tensor.layout);
             r.scales = static_cast<uint32_t>(tensor.scales);
             r.rank = static_cast<uint32_t>(tensor.dimensions.size());
             if (r.rank < 1 || r.rank > 4)

@@ -19,6 +19,7 @@ namespace espalier {
 struct TensorSource {
     std::string name;
     TensorType type = TensorType::f32;
+    TensorLayout layout = TensorLayout::row_major;
     TensorScales scales = TensorScales::none;
     std::vector<uint64_t> dimensions;
     std::function<std::vector<std::byte>()> data;

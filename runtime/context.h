@@ -130,7 +130,9 @@ class Context {
         const float* exact = nullptr;  // before they were rounded; null if they were not
     };
     Rows input_rows(const float* normed) const;
-    Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale);
+    // rotated: 8-bit rows are turned first, as the weights that they meet (kernels/quantize/rotate.h).
+    Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
+                 bool rotated = true);
     void dense_part(const PreparedPart& part, const Rows& input, float* y);
     void attention(const PreparedBlock& block, const Batch& batch, const float* input);
     void feed_forward(const PreparedBlock& block, const float* input);

@@ -2,6 +2,7 @@
 // model's norm placement.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "kernels/cpu/parallel.h"
@@ -137,12 +138,13 @@ void Context::residual_norm(const NormWeights& norm) {
         x_[i] += work_.y[i];
 }
 
-Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale) {
+Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
+                               bool rotated) {
     const TensorType precision = model_.precision();
     if (precision == TensorType::f32) return {x};
     const bool is_8bit = precision == TensorType::s8;
     parallel_for(threads_, rows, norm_grain, [&](size_t begin, size_t end, int) {
-        model_.kernels().round(precision, x + begin * columns, end - begin, columns,
+        model_.kernels().round(precision, rotated, x + begin * columns, end - begin, columns,
                                target + begin * columns * bytes_of(precision),
                                is_8bit ? scale + begin : nullptr);
     });
@@ -188,7 +190,16 @@ void Context::feed_forward(const PreparedBlock& block, const float* input) {
         written = true;
     }
     for (const PreparedPart& part : block.parts) {
-        if (!part.spec->is_forest()) continue;
+        if (part.spec->kind != PartKind::leaf_forest) continue;
+        forest(part, x, written);
+        written = true;
+    }
+    // Neurons of trees are read where they stand, not turned: 8-bit x neither.
+    bool plain = false;
+    for (const PreparedPart& part : block.parts) {
+        if (part.spec->kind != PartKind::neuron_forest) continue;
+        if (model_.precision() == TensorType::s8 && !std::exchange(plain, true))
+            rounded(input, tokens_, model_.spec().hidden, work_.rounded, work_.rounded_scale, false);
         forest(part, x, written);
         written = true;
     }

@@ -1,10 +1,12 @@
 #include "runtime/prepare.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
 #include "base/error.h"
 #include "kernels/forest/leaf_pack.h"
+#include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
 
 namespace espalier {
@@ -89,7 +91,18 @@ class Preparer {
         return target;
     }
 
-    // For weights that the kernels read row by row, as long as the model lives.
+    // Turns a tensor along the dimension that its products sum over, there or back
+    // (kernels/quantize/rotate.h).
+    static void turn(const TensorView& tensor, bool before_last, float* values) {
+        const size_t length = tensor.row_length(),
+                     rows = before_last ? tensor.dimensions[tensor.rank - 2] : 1;
+        const size_t block = rows * length;
+        for (size_t at = 0; at < tensor.elements(); at += block)
+            rotate(values + at, before_last ? rows : length, before_last ? length : 1);
+    }
+
+    // For weights that the kernels read row by row, as long as the model lives. Never turned: no such tensor
+    // is.
     const float* kept(const char* name) {
         const TensorView& tensor = file_.at(name);
         return tensor.type == TensorType::f32 ? tensor.as<float>()
@@ -97,13 +110,20 @@ class Preparer {
     }
     const float* kept_if(bool present, const char* name) { return present ? kept(name) : nullptr; }
 
-    // For weights that are copied into another layout at once.
-    const float* passing(const char* name) {
+    // For weights that are copied into another layout at once. rotated: as 8-bit layers multiply them; the
+    // file may have them so. before_last: the dimension that products sum over, else the last.
+    const float* passing(const char* name, bool rotated = false, bool before_last = false) {
         const TensorView& tensor = file_.at(name);
-        if (tensor.type == TensorType::f32) return tensor.as<float>();
+        const bool turns = rotated != (tensor.layout == TensorLayout::rotated);
+        if (tensor.type == TensorType::f32 && !turns) return tensor.as<float>();
         if (scratch_.size() < tensor.elements()) scratch_.resize(tensor.elements());
-        return widened(tensor, scratch_.data());
+        const float* values = widened(tensor, scratch_.data());
+        if (!turns) return values;
+        if (values != scratch_.data()) std::copy(values, values + tensor.elements(), scratch_.data());
+        turn(tensor, before_last, scratch_.data());
+        return scratch_.data();
     }
+    bool is_8bit() const { return precision_ == TensorType::s8; }
 
     NormWeights norm(const char* prefix) {
         NormWeights n;
@@ -128,7 +148,7 @@ class Preparer {
         shape.output = output;
         shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
-        auto layer = backend_.prepare(shape, passing(weight), bias_data, memory_);
+        auto layer = backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, memory_);
         model_.dense_bytes += layer->bytes();
         return layer;
     }
@@ -215,23 +235,27 @@ class Preparer {
         shape.activation = spec.activation;
         shape.tie = spec.tie;
         shape.rows = precision_;
+        shape.rotated_activations = is_8bit();
         float* memory = model_.weights.floats(LeafPacker::bytes(shape) / sizeof(float));
         LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory));
         const auto read = [&](size_t of, const char* suffix) {
             return passing(part_tensor(b, of, suffix).text);
+        };
+        const auto read_rows = [&](size_t of, const char* suffix, bool before_last = false) {
+            return passing(part_tensor(b, of, suffix).text, is_8bit(), before_last);
         };
         if (spec.depth > 0)
             packer.nodes(kept(part_tensor(b, p, "node.weight").text),
                          kept(part_tensor(b, p, "node.threshold").text));
         if (spec.has(part_flag::output_bias)) packer.output_bias(read(p, "leaf.bias"));
         if (spec.leaf_width > 0) {
-            packer.up(read(p, "leaf.up.weight"));
-            packer.down(read(p, "leaf.down.weight"));
+            packer.up(read_rows(p, "leaf.up.weight"));
+            packer.down(read_rows(p, "leaf.down.weight", true));
             if (spec.has(part_flag::up_bias)) packer.up_bias(read(p, "leaf.up.bias"));
         }
         if (shared != nullptr) {
-            packer.shared_up(read(s, "up.weight"));
-            packer.shared_down(read(s, "down.weight"));
+            packer.shared_up(read_rows(s, "up.weight"));
+            packer.shared_down(read_rows(s, "down.weight"));
             if (shared->has(part_flag::up_bias)) packer.shared_up_bias(read(s, "up.bias"));
             if (shared->has(part_flag::output_bias)) packer.shared_output_bias(read(s, "down.bias"));
         }
@@ -273,7 +297,7 @@ class Preparer {
             }
             scales = made;
         } else {
-            kernels_.round(precision_, wide, count, length, narrow, nullptr);
+            kernels_.round(precision_, false, wide, count, length, narrow, nullptr);
         }
         return narrow;
     }

@@ -1,4 +1,5 @@
 // Float32 tensors into stored types.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -6,6 +7,7 @@
 #include "base/error.h"
 #include "base/float16.h"
 #include "kernels/quantize/quantize.h"
+#include "kernels/quantize/rotate.h"
 
 namespace espalier {
 
@@ -56,9 +58,23 @@ std::vector<float> scales_of(const std::vector<float>& values, size_t length) {
     return scales;
 }
 
-std::vector<std::byte> quantized(const FloatTensor& tensor) {
-    const auto values = finite_values(tensor);
-    const size_t length = tensor.dimensions.back();
+// As 8-bit rows are stored: turned where the tensor may be, in double precision, so that what is stored does
+// not depend on an order of additions.
+std::vector<float> rotated_values(const FloatTensor& tensor, Rotation rotation) {
+    const auto given = finite_values(tensor);
+    if (rotation == Rotation::none) return given;
+    std::vector<double> values(given.begin(), given.end());
+    const size_t rank = tensor.dimensions.size(), length = tensor.dimensions.back();
+    const size_t count = rotation == Rotation::before_last ? tensor.dimensions[rank - 2] : length;
+    const size_t width = rotation == Rotation::before_last ? length : 1;
+    for (size_t at = 0; at < values.size(); at += count * width)
+        rotate(values.data() + at, count, width);
+    std::vector<float> out(values.size());
+    std::transform(values.begin(), values.end(), out.begin(), [](double v) { return static_cast<float>(v); });
+    return out;
+}
+
+std::vector<std::byte> quantized(const std::vector<float>& values, size_t length) {
     const auto scales = scales_of(values, length);
     std::vector<int8_t> out(values.size());
     for (size_t r = 0; r < scales.size(); ++r)
@@ -84,8 +100,12 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
     const auto needs = tensors_of(import.spec);
     for (const FloatTensor& tensor : import.tensors) {
         bool weight = false;
-        for (const TensorNeed& need : needs)
-            weight = weight || (tensor.name == need.name.text && need.role == TensorRole::weight);
+        Rotation rotation = Rotation::none;
+        for (const TensorNeed& need : needs) {
+            if (tensor.name != need.name.text) continue;
+            weight = need.role == TensorRole::weight;
+            rotation = need.rotation;
+        }
         TensorSource source;
         source.name = tensor.name;
         source.dimensions = tensor.dimensions;
@@ -98,7 +118,9 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
                 source.data = [tensor] { return halves(tensor, true); };
                 break;
             case TensorType::s8:
-                source.data = [tensor] { return quantized(tensor); };
+                source.data = [tensor, rotation] {
+                    return quantized(rotated_values(tensor, rotation), tensor.dimensions.back());
+                };
                 break;
             default:
                 source.data = [tensor] { return as_bytes(finite_values(tensor)); };
@@ -106,14 +128,15 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
         }
         if (source.type == TensorType::s8) {
             source.scales = TensorScales::per_row;
+            if (rotation != Rotation::none) source.layout = TensorLayout::rotated;
             TensorSource scale;
             scale.name = tensor.name + ".scale";
             uint64_t rows = 1;
             for (size_t axis = 0; axis + 1 < tensor.dimensions.size(); ++axis)
                 rows *= tensor.dimensions[axis];
             scale.dimensions = {rows};
-            scale.data = [tensor] {
-                return as_bytes(scales_of(finite_values(tensor), tensor.dimensions.back()));
+            scale.data = [tensor, rotation] {
+                return as_bytes(scales_of(rotated_values(tensor, rotation), tensor.dimensions.back()));
             };
             out.push_back(std::move(scale));
         }

@@ -26,8 +26,8 @@ void narrow_attention(benchmark::State& state, Isa isa, size_t dimension, size_t
     std::vector<std::vector<uint16_t>> sets(sets_for(tokens));
     for (auto& set : sets) {
         set.resize(tokens * shape.row_stride() + 128);
-        kernel_table(isa).round(TensorType::bf16, inputs.next(), tokens, shape.row_stride(), set.data(),
-                                nullptr);
+        kernel_table(isa).round(TensorType::bf16, false, inputs.next(), tokens, shape.row_stride(),
+                                set.data(), nullptr);
     }
     size_t call = 0;
     for (auto _ : state) {

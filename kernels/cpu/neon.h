@@ -25,7 +25,7 @@ void neuron_forest_bf16(const NeuronForest& forest, const ForestCall& call);
 void neuron_forest_s8(const NeuronForest& forest, const ForestCall& call);
 void norm(const NormWeights& norm, const float* x, const float* residual, float* y,
           const RoundedRows& rounded, size_t tokens);
-void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale);
+void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y, float* scale);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
 
 }  // namespace espalier::neon

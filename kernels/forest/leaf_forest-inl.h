@@ -229,10 +229,15 @@ class LeafBlock {
                                   reinterpret_cast<uint16_t*>(scratch_.rounded));
         } else if constexpr (type == TensorType::s8) {
             const size_t leaf_columns = columns_ - shared_columns_;
+            const auto rotated = [&](size_t width) {
+                return f_.rotated_activations && rotation_span(width) > 1 ? width : 0;
+            };
+            const size_t rotated_shared = with_shared_ ? rotated(f_.shared_width) : 0,
+                         rotated_leaf = rotated(f_.leaf_width);
             for (size_t r = 0; r < count; ++r)
                 scratch_.scale[r] = round_activations<Arch>(
                     scratch_.activations + r * columns_, f_.shared.down_scale, shared_columns_,
-                    f_.leaf.down_scale + g * leaf_columns, leaf_columns,
+                    rotated_shared, f_.leaf.down_scale + g * leaf_columns, leaf_columns, rotated_leaf,
                     reinterpret_cast<int8_t*>(scratch_.rounded) + r * columns_, scratch_.sum[r]);
         }
     }

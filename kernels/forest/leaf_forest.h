@@ -10,7 +10,9 @@
 //          rounded to bf16.
 //   s8     up and down rows and x are 8-bit, products and sums exact integers. An up row has one scale and a
 //          token of x one. What the activation gives, times the scale of its down row, is rounded to 8 bits
-//          with one scale a token and tree (absmax / 127). A token of which one of those products is not
+//          with one scale a token and tree (absmax / 127); with rotated_activations both the activations,
+//          before that scale, and the down rows are turned, those of a leaf and the shared ones each among
+//          themselves (kernels/quantize/rotate.h). A token of which one of those products is not
 //          finite has NaN throughout its output.
 // Walks are float32: exact products of x and of node rows that are f32 or bf16, summed in float32.
 #pragma once
@@ -34,6 +36,7 @@ struct LeafForest {
     Activation activation = Activation::gelu_erf;
     TieRule tie = TieRule::zero_goes_left;
     TensorType rows = TensorType::f32;       // of up and down, and of x: f32, bf16 or s8
+    bool rotated_activations = false;        // s8 only
     TensorType node_rows = TensorType::f32;  // f32, or bf16 where rows are not f32
     const void* node_weight = nullptr;       // [trees, 2^depth - 1, hidden]
     const float* node_threshold = nullptr;   // [trees, 2^depth - 1]

@@ -8,6 +8,7 @@
 #include "kernels/cpu/scalar.h"
 #include "kernels/forest/leaf_scratch.h"
 #include "kernels/forest/walk_scalar.h"
+#include "kernels/quantize/rotate.h"
 
 namespace espalier {
 
@@ -88,6 +89,7 @@ class Token {
             }
         }
         activate(f_.activation, a, width);
+        if (f_.rotated_activations) rotate(a, width);
         for (size_t n = 0; n < width && sizeof(Value) == 1; ++n)
             a[n] *= neurons.down_scale[g * padded + n];
     }

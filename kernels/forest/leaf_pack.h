@@ -1,5 +1,6 @@
 // Packs row-major float32 weights into a LeafForest of any row type. Each method copies what it is given, so
 // a caller that widens tensors one after the other may use one buffer for all; what is never given is zero.
+// Of a forest with rotated activations, down rows are given turned (shared_down: along its rows).
 #pragma once
 
 #include <cstddef>

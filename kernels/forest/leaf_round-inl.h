@@ -18,11 +18,15 @@ inline void scale_values(float* values, const float* scale, size_t count, Intege
 }
 
 // A token's activations, those of the shared neurons and those of its leaf, to 8 bits with one scale, which
-// it gives back; sum: of what is stored. Counts are multiples of leaf_width_multiple.
+// it gives back; sum: of what is stored. Counts are multiples of leaf_width_multiple. What is turned is whole
+// blocks of vectors: a width that has any needs no padding.
 template <class Arch>
-inline float round_activations(float* values, const float* shared_scale, size_t shared,
-                               const float* leaf_scale, size_t leaf, int8_t* target, int32_t& sum) {
+inline float round_activations(float* values, const float* shared_scale, size_t shared, size_t rotated_shared,
+                               const float* leaf_scale, size_t leaf, size_t rotated_leaf, int8_t* target,
+                               int32_t& sum) {
     using V = Floats<Arch>;
+    if (rotated_shared > 0) rotate_row<Arch>(values, rotated_shared, values);
+    if (rotated_leaf > 0) rotate_row<Arch>(values + shared, rotated_leaf, values + shared);
     Integers<Arch> sizes(0);
     scale_values<Arch>(values, shared_scale, shared, sizes);
     scale_values<Arch>(values + shared, leaf_scale, leaf, sizes);

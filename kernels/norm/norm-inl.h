@@ -73,7 +73,8 @@ inline void norm_rows(const NormWeights& n, const float* x, const float* residua
         float* row = y + t * n.hidden;
         norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr, row);
         if (rounded.type != TensorType::f32)
-            round_row<Arch>(rounded.type, row, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
+            round_row<Arch>(rounded.type, true, row, n.hidden,
+                            rounded.rows + t * n.hidden * bytes_of(rounded.type),
                             rounded.scale != nullptr ? rounded.scale + t : nullptr);
     }
 }

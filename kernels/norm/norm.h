@@ -19,7 +19,7 @@ struct NormWeights {
 // Where rows of y also go as the layer behind the norm multiplies them (kernels/quantize/quantize.h:
 // RoundKernel), while they are in the first-level cache.
 struct RoundedRows {
-    TensorType type = TensorType::f32;  // f32: nowhere
+    TensorType type = TensorType::f32;  // f32: nowhere; s8: rotated
     std::byte* rows = nullptr;          // [tokens, hidden] of the type
     float* scale = nullptr;             // [tokens], s8 only
 };

@@ -23,7 +23,7 @@ void norm(const NormWeights& n, const float* x, const float* residual, float* y,
             y[i] = n.bias != nullptr ? normed + n.bias[i] : normed;
         }
         if (rounded.type != TensorType::f32)
-            round(rounded.type, y, 1, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
+            round(rounded.type, true, y, 1, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
                   rounded.scale != nullptr ? rounded.scale + t : nullptr);
     }
 }

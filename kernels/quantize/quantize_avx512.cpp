@@ -34,8 +34,9 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     scalar::widen(type, rest, scale, target + i, count - i);
 }
 
-void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
-    round_rows<xsimd::avx512bw>(type, x, rows, columns, y, scale);
+void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,
+           float* scale) {
+    round_rows<xsimd::avx512bw>(type, rotated, x, rows, columns, y, scale);
 }
 
 }  // namespace espalier::avx512

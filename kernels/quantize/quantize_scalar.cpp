@@ -5,6 +5,7 @@
 
 #include "base/float16.h"
 #include "kernels/cpu/scalar.h"
+#include "kernels/quantize/rotate.h"
 
 namespace espalier {
 
@@ -23,6 +24,47 @@ void quantize_row(const float* row, float scale, int8_t* target, size_t count) {
         const float steps = rounds_to_steps(scale) ? std::nearbyint(row[i] / scale) : 0.0F;
         target[i] = static_cast<int8_t>(std::fmin(std::fmax(steps, -127.0F), 127.0F));
     }
+}
+
+namespace {
+
+template <class Number>
+void rotate_numbers(Number* values, size_t count, size_t width) {
+    const size_t span = rotation_span(count), blocks = rotation_blocks(count);
+    if (span == 1) return;
+    const size_t step = rotation_step * width, items = count / rotation_step;
+    for (size_t half = 1; half < span; half *= 2) {
+        for (size_t item = 0; item < items; ++item) {
+            if ((item & half) != 0) continue;
+            Number *a = values + item * step, *b = a + half * step;
+            for (size_t i = 0; i < step; ++i) {
+                const Number sum = a[i] + b[i];
+                b[i] = a[i] - b[i];
+                a[i] = sum;
+            }
+        }
+    }
+    const Number scale = 1 / std::sqrt(static_cast<Number>(span));
+    for (size_t i = 0; i < items * step; ++i)
+        values[i] *= scale;
+    const Number share = 2 / static_cast<Number>(blocks);
+    for (size_t i = 0; i < span * step && blocks > 1; ++i) {
+        Number sum = 0;
+        for (size_t b = 0; b < blocks; ++b)
+            sum += values[b * span * step + i];
+        sum *= share;
+        for (size_t b = 0; b < blocks; ++b)
+            values[b * span * step + i] -= sum;
+    }
+}
+
+}  // namespace
+
+void rotate(float* values, size_t count, size_t width) {
+    rotate_numbers(values, count, width);
+}
+void rotate(double* values, size_t count, size_t width) {
+    rotate_numbers(values, count, width);
 }
 
 }  // namespace espalier
@@ -52,13 +94,20 @@ void widen(TensorType type, const void* source, float scale, float* target, size
     }
 }
 
-void round(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,
+           float* scale) {
+    float turned[rotation_limit];
     for (size_t r = 0; r < rows; ++r) {
         const float* row = x + r * columns;
         if (type == TensorType::bf16) {
             for (size_t i = 0; i < columns; ++i)
                 static_cast<uint16_t*>(y)[r * columns + i] = bfloat_from_float(row[i]);
             continue;
+        }
+        if (rotated && rotation_span(columns) > 1) {
+            std::copy(row, row + columns, turned);
+            rotate(turned, columns);
+            row = turned;
         }
         float largest = 0;
         bool finite = true;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/cpu/simd-inl.h"
+#include "kernels/quantize/rotate-inl.h"
 
 namespace espalier {
 namespace {
@@ -101,8 +102,13 @@ inline float round_to_bytes(const float* x, size_t count, int8_t* target) {
 }
 
 template <class Arch>
-inline void round_row(TensorType type, const float* x, size_t columns, void* y, float* scale) {
+inline void round_row(TensorType type, bool rotated, const float* x, size_t columns, void* y, float* scale) {
     if (type == TensorType::s8) {
+        alignas(64) float turned[rotation_limit];
+        if (rotated && rotation_span(columns) > 1) {
+            rotate_row<Arch>(x, columns, turned);
+            x = turned;
+        }
         *scale = round_to_bytes<Arch>(x, columns, static_cast<int8_t*>(y));
     } else {
         round_to_bfloat<Arch>(x, columns, static_cast<uint16_t*>(y));
@@ -110,9 +116,10 @@ inline void round_row(TensorType type, const float* x, size_t columns, void* y, 
 }
 
 template <class Arch>
-inline void round_rows(TensorType type, const float* x, size_t rows, size_t columns, void* y, float* scale) {
+inline void round_rows(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,
+                       float* scale) {
     for (size_t r = 0; r < rows; ++r)
-        round_row<Arch>(type, x + r * columns, columns,
+        round_row<Arch>(type, rotated, x + r * columns, columns,
                         static_cast<std::byte*>(y) + r * columns * bytes_of(type),
                         scale != nullptr ? scale + r : nullptr);
 }

@@ -89,6 +89,25 @@ TEST_CASE("four precisions, close to each other") {
     }
 }
 
+TEST_CASE("8-bit rows are turned where products may be, and turned back for wider arithmetic") {
+    const Conversion c;
+    check_good(c.convert_trees({"--precision", "int8"}));
+    const ModelFile file = ModelFile::open(c.out.c_str());
+    size_t turned = 0;
+    for (const TensorNeed& need : tensors_of(file.spec())) {
+        const TensorView& tensor = file.at(need.name);
+        CAPTURE(std::string(need.name.text));
+        const bool turns = tensor.type == TensorType::s8 && need.rotation != Rotation::none;
+        CHECK((tensor.layout == TensorLayout::rotated) == turns);
+        turned += turns ? 1 : 0;
+    }
+    CHECK(turned >= 8);
+    const auto back = vector_of(espalier({"embed", c.out, "a leaf", "--precision", "f32"}));
+    check_good(c.convert_trees({"--precision", "f32"}));
+    const auto exact = vector_of(espalier({"embed", c.out, "a leaf", "--precision", "f32"}));
+    CHECK(cosine(back, exact) > 0.8);
+}
+
 TEST_CASE("what a model file says about itself") {
     const Conversion c;
     check_good(c.convert_trees({"--licence", "Apache-2.0", "--origin", "a test", "--name", "pear",

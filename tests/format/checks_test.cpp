@@ -251,7 +251,11 @@ TEST_CASE("tensor records") {
     check_all({
         {{"tensor 3", "unknown type"}, [](Patch& p) { p.tensor(3).type = 0; }},
         {{"tensor 3", "unknown type"}, [](Patch& p) { p.tensor(3).type = 7; }},
-        {{"tensor 3", "unknown layout"}, [](Patch& p) { p.tensor(3).layout = 4; }},
+        {{"tensor 3", "unknown layout"}, [](Patch& p) { p.tensor(3).layout = 5; }},
+        {{"layout rotated", "expected the type s8"},
+         [](Patch& p) { p.tensor("embeddings.position").layout = 4; }},
+        {{"embeddings.word", "layout rotated does not fit"},
+         [](Patch& p) { p.tensor("embeddings.word").layout = 4; }},
         {{"layout packed", "not read"}, [](Patch& p) { p.tensor(3).layout = 3; }},
         {{"unknown scales"}, [](Patch& p) { p.tensor(3).scales = 3; }},
         {{"rank"}, [](Patch& p) { p.tensor(3).rank = 0; }},

@@ -215,9 +215,9 @@ TEST_CASE("rows rounded to bf16 and 8 bits: every instruction set alike") {
         Buffer<uint16_t> expected_bf16(rows * columns);
         std::vector<float> scales(rows);
         kernel_table(Isa::scalar)
-            .round(TensorType::s8, x.data(), rows, columns, expected.data(), scales.data());
+            .round(TensorType::s8, false, x.data(), rows, columns, expected.data(), scales.data());
         kernel_table(Isa::scalar)
-            .round(TensorType::bf16, x.data(), rows, columns, expected_bf16.data(), nullptr);
+            .round(TensorType::bf16, false, x.data(), rows, columns, expected_bf16.data(), nullptr);
         for (size_t r = 0; r < rows; ++r) {
             const float* row = x.data() + r * columns;
             const bool finite = std::all_of(row, row + columns, [](float v) { return std::isfinite(v); });
@@ -233,9 +233,10 @@ TEST_CASE("rows rounded to bf16 and 8 bits: every instruction set alike") {
             Buffer<int8_t> found(rows * columns);
             Buffer<uint16_t> found_bf16(rows * columns);
             std::vector<float> found_scales(rows);
-            kernel_table(isa).round(TensorType::s8, x.data(), rows, columns, found.data(),
+            kernel_table(isa).round(TensorType::s8, false, x.data(), rows, columns, found.data(),
                                     found_scales.data());
-            kernel_table(isa).round(TensorType::bf16, x.data(), rows, columns, found_bf16.data(), nullptr);
+            kernel_table(isa).round(TensorType::bf16, false, x.data(), rows, columns, found_bf16.data(),
+                                    nullptr);
             CHECK((found.intact() && found_bf16.intact()));
             CHECK(std::memcmp(found_scales.data(), scales.data(), rows * sizeof(float)) == 0);
             CHECK(std::memcmp(found.data(), expected.data(), rows * columns) == 0);

@@ -4,6 +4,7 @@
 #include "base/float16.h"
 #include "kernels/forest/leaf_pack.h"
 #include "kernels/quantize/quantize.h"
+#include "kernels/quantize/rotate.h"
 #include "tests/kernels/forest_support.h"
 
 namespace espalier::test {
@@ -31,6 +32,7 @@ class LeafFixture {
             fill(output_bias_, random, size, 16);
             if (size.shared_width > 0) fill(shared_output_bias_, random, size, 16);
         }
+        forest.rotated_activations = rows == TensorType::s8 && random.coin();
         pack(size);
     }
     static Kernel kernel(const KernelTable& table) { return table.leaf_forest_f32; }
@@ -121,6 +123,7 @@ class LeafFixture {
     };
     uint32_t walk(const float* x, size_t tree, ExpectedToken& out) const;
     void add(const Neurons& neurons, size_t group, const float* x, std::vector<Neuron>& active) const;
+    static void turn(std::vector<Neuron>& active, size_t first);
 
     Neurons leaf_, shared_;
     Buffer<float> node_weight_, node_threshold_, output_bias_, shared_output_bias_;
@@ -150,6 +153,24 @@ inline void LeafFixture::add(const Neurons& neurons, size_t group, const float* 
     }
 }
 
+// Activations from `first` on, as the forest turns them (rotate_test.cpp has the rotation against its
+// matrix).
+inline void LeafFixture::turn(std::vector<Neuron>& active, size_t first) {
+    const size_t count = active.size() - first;
+    if (rotation_span(count) == 1) return;
+    std::vector<double> values;
+    double slack = 0;
+    for (size_t n = first; n < active.size(); ++n) {
+        values.push_back(active[n].a);
+        slack += active[n].slack + 1e-6 * std::fabs(active[n].a);
+    }
+    rotate(values.data(), count);
+    for (size_t n = 0; n < count; ++n) {
+        active[first + n].a = values[n];
+        active[first + n].slack = slack;
+    }
+}
+
 inline ExpectedToken LeafFixture::expected(const float* x, const float* y) const {
     const LeafForest& f = forest;
     ExpectedToken out;
@@ -168,7 +189,10 @@ inline ExpectedToken LeafFixture::expected(const float* x, const float* y) const
         const size_t g = k * f.leaves() + out.leaf.back();
         std::vector<Neuron> active;
         if (k == 0) add(shared_, 0, x, active);
+        if (f.rotated_activations) turn(active, 0);
+        const size_t first = active.size();
         add(leaf_, g, x, active);
+        if (f.rotated_activations) turn(active, first);
         double largest = 0;
         for (const Neuron& n : active)
             largest = std::fmax(largest, std::fabs(n.a * n.scale));

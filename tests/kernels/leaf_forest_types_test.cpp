@@ -70,8 +70,8 @@ ForestSize random_size(Random& random, size_t hidden) {
     size.hidden = hidden;
     size.trees = random.between(1, 3);
     size.depth = random.between(0, 4);
-    size.leaf_width = random.pick<size_t>({0, 1, 2, 5, 15, 16, 17, 31, 64, 65});
-    size.shared_width = random.pick<size_t>({0, 0, 1, 7, 16, 33, 64, 70});
+    size.leaf_width = random.pick<size_t>({0, 1, 2, 5, 15, 16, 17, 24, 31, 32, 64, 65, 96});
+    size.shared_width = random.pick<size_t>({0, 0, 1, 7, 16, 32, 33, 64, 70});
     size.up_bias = random.coin();
     size.output_bias = random.coin();
     return size;
@@ -131,6 +131,7 @@ TEST_CASE("8-bit: extreme integers give the same bits on every instruction set")
         const ForestSize size{hidden, 1, 1, 37, false, false, false, 5};
         LeafFixture fixture(size, random, TensorType::s8, TensorType::f32);
         fixture.forest.activation = Activation::none;
+        fixture.forest.rotated_activations = false;
         TypedTokens x(TensorType::s8, 40, hidden, random, size);
         for (size_t t = 0; t < x.tokens; ++t) {
             for (size_t i = 0; i < hidden; ++i)

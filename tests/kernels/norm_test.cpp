@@ -157,7 +157,8 @@ TEST_CASE("rows are also given rounded, with the bits that rounding them later h
                 kernels.norm(f.norm, f.x.data(), f.residual.data(), y.data(),
                              {type, found.data(), scale.data()}, 5);
                 kernels.norm(f.norm, f.x.data(), f.residual.data(), expected_y.data(), {}, 5);
-                kernels.round(type, expected_y.data(), 5, hidden, expected.data(), expected_scale.data());
+                kernels.round(type, true, expected_y.data(), 5, hidden, expected.data(),
+                              expected_scale.data());
                 CHECK((y.intact() && found.intact()));
                 CHECK(same_bits(y.data(), expected_y.data(), 5 * hidden));
                 CHECK(std::memcmp(found.data(), expected.data(), bytes) == 0);

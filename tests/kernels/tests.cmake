@@ -9,6 +9,7 @@ espalier_test(kernels/forest_reference_test.cpp)
 espalier_test(kernels/leaf_forest_types_test.cpp)
 espalier_test(kernels/neuron_forest_types_test.cpp)
 espalier_test(kernels/norm_test.cpp)
+espalier_test(kernels/rotate_test.cpp)
 espalier_test(kernels/number_types_test.cpp)
 
 # oneDNN's cap is the process's: each instruction set needs a run of its own.

