@@ -19,6 +19,9 @@ class MappedFile {
     MappedFile& operator=(const MappedFile&) = delete;
     ~MappedFile();
 
+    // Gives back the memory of a part that will hardly be read again; it is read from the file if it is.
+    // Nothing happens to a file that was read, or to memory of the caller's.
+    void release(std::span<const std::byte> part) const;
     std::span<const std::byte> bytes() const { return bytes_; }
 
    private:

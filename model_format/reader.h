@@ -57,6 +57,9 @@ class ModelFile {
     uint16_t version_minor() const { return version_[1]; }
     const char* source() const { return source_; }
 
+    // Gives back the memory that a tensor of a mapped file takes, until it is read again.
+    void release(const TensorView& tensor) const { file_.release(tensor.bytes); }
+
     // Hashes the whole payload and compares; throws Error(bad_model). Reads every byte of the file.
     void verify_payload() const;
 

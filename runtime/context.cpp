@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/cpu/denormals.h"
+#include "kernels/cpu/parallel.h"
 
 namespace espalier {
 namespace {
@@ -210,6 +212,8 @@ void Context::check_cancelled() const {
 
 std::span<const float> Context::encode(const Batch& batch) {
     check(batch);
+    wake_threads(threads_);
+    const FlushDenormals flush;
     try {
         run(batch);
     } catch (...) {

@@ -41,6 +41,7 @@ class Preparer {
             model_.blocks.push_back(block(b));
         for (size_t h = 0; h < spec_.heads.size(); ++h)
             model_.heads.push_back(head(h));
+        if (passed_ != nullptr) file_.release(*passed_);
     }
 
    private:
@@ -112,8 +113,11 @@ class Preparer {
 
     // For weights that are copied into another layout at once. rotated: as 8-bit layers multiply them; the
     // file may have them so. before_last: the dimension that products sum over, else the last.
+    // The one before has been copied by now: what it took of a mapped file is given back.
     const float* passing(const char* name, bool rotated = false, bool before_last = false) {
+        if (passed_ != nullptr) file_.release(*passed_);
         const TensorView& tensor = file_.at(name);
+        passed_ = &tensor;
         const bool turns = rotated != (tensor.layout == TensorLayout::rotated);
         if (tensor.type == TensorType::f32 && !turns) return tensor.as<float>();
         if (scratch_.size() < tensor.elements()) scratch_.resize(tensor.elements());
@@ -325,6 +329,7 @@ class Preparer {
     std::pmr::memory_resource* memory_;
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
+    const TensorView* passed_ = nullptr;
 };
 
 }  // namespace

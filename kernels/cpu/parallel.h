@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "kernels/cpu/denormals.h"
+
 #if defined(ESPALIER_THREADS)
 #include <omp.h>
 #endif
@@ -12,7 +14,7 @@ namespace espalier {
 
 // Calls body(begin, end, thread) once on each of at most `threads` equal, contiguous parts of [0, count).
 // A part holds at least `grain` items, so that small loops do not pay for waking threads. body must not
-// throw.
+// throw. Parts on several threads run with denormals flushed.
 template <typename Body>
 void parallel_for(int threads, size_t count, size_t grain, const Body& body) {
     size_t parts = grain == 0 ? count : count / grain;
@@ -28,10 +30,22 @@ void parallel_for(int threads, size_t count, size_t grain, const Body& body) {
         const auto n = static_cast<size_t>(omp_get_num_threads());
         const auto i = static_cast<size_t>(omp_get_thread_num());
         const size_t begin = count * i / n, end = count * (i + 1) / n;
+        const FlushDenormals
+            flush;  // the mode is a thread's own, and the pool's threads have others' work too
         if (begin < end) body(begin, end, static_cast<int>(i));
     }
 #else
     body(size_t{0}, count, 0);
+#endif
+}
+
+// Makes the calling thread's pool, or wakes it: before denormals are flushed, since a thread that is made
+// later would inherit that mode for good.
+inline void wake_threads([[maybe_unused]] int threads) {
+#if defined(ESPALIER_THREADS)
+    if (threads <= 1) return;
+#pragma omp parallel num_threads(threads)
+    { asm volatile(""); }  // an empty region would be left out
 #endif
 }
 

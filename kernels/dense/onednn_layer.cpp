@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/quantize/quantize.h"
 
 namespace espalier::onednn {
@@ -197,6 +198,7 @@ void Layer::pack(memory::data_type type, const void* weight, const dnnl::engine&
     // oneDNN takes a pointer to non-const and only reads it.
     const memory source(matrix(shape().outputs, shape().inputs, type, memory::format_tag::ab), engine,
                         const_cast<void*>(weight));
+    const ThreadCount one(1);  // opening a model wakes no threads, which would go on spinning for a while
     dnnl::stream stream(engine);
     dnnl::reorder(source, weights_).execute(stream, {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, weights_}});
     stream.wait();

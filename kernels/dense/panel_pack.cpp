@@ -1,7 +1,8 @@
 #include "kernels/dense/panel_pack.h"
 
 #include <algorithm>
-#include <bit>
+#include <cstring>
+#include <type_traits>
 
 #include "base/float16.h"
 #include "kernels/dense/panel.h"
@@ -11,44 +12,111 @@ namespace espalier {
 namespace {
 
 // As quantize_row rounds: to nearest even, for which adding and taking off 1.5 * 2^23 is enough below 2^22.
-uint32_t quantised(float value, float scale) {
+// + 128, as words hold it. The bounds are the integer's, so that loops of it become vectors: comparisons of
+// floats might trap.
+uint8_t quantised(float value, float scale) {
     constexpr float shift = 12582912.0F;
-    const float steps = rounds_to_steps(scale) ? std::clamp(value / scale, -127.0F, 127.0F) : 0.0F;
-    const float whole = (steps + shift) - shift;
-    return static_cast<uint8_t>(static_cast<int8_t>(whole));
+    const float whole = (value / scale + shift) - shift;
+    const int32_t steps = std::min(std::max(static_cast<int32_t>(whole), -127), 127);
+    return static_cast<uint8_t>(steps + 128);
 }
 
-// One value as its word holds it. 8-bit: + 128, which turns the top bit.
 template <TensorType type>
-uint32_t stored(float value, [[maybe_unused]] float scale) {
-    if constexpr (type == TensorType::f32) return std::bit_cast<uint32_t>(value);
-    if constexpr (type == TensorType::bf16) return bfloat_from_float(value);
-    return quantised(value, scale) ^ 0x80u;
+using Stored = std::conditional_t<type == TensorType::f32, uint32_t,
+                                  std::conditional_t<type == TensorType::bf16, uint16_t, uint8_t>>;
+template <TensorType type>
+constexpr Stored<type> zero = type == TensorType::s8 ? 0x80 : 0;
+
+// Values that lie side by side, as words hold them: loops that compilers turn into vectors, whatever they are
+// for. Packing is most of opening a model. scales: s8 only, one for all or one each.
+template <TensorType type>
+void store(const float* values, size_t count, const float* scales, bool one_scale, Stored<type>* target) {
+    if constexpr (type == TensorType::f32) {
+        std::memcpy(target, values, count * sizeof(float));
+    } else if constexpr (type == TensorType::bf16) {
+        for (size_t i = 0; i < count; ++i)
+            target[i] = bfloat_from_float(values[i]);
+    } else if (one_scale && rounds_to_steps(*scales)) {
+        const float scale = *scales;
+        for (size_t i = 0; i < count; ++i)
+            target[i] = quantised(values[i], scale);
+    } else {
+        for (size_t i = 0; i < count; ++i)
+            target[i] =
+                !one_scale && rounds_to_steps(scales[i]) ? quantised(values[i], scales[i]) : zero<type>;
+    }
 }
 
-// Word by word as they lie: the cache lines of 64 columns stay in reach, whichever way the source lies.
+template <TensorType type>
+class Packer {
+   public:
+    Packer(const MatrixSource& source, size_t k, size_t columns, const float* column_scales,
+           const float* k_scales)
+        : source_(source), k_(k), columns_(columns), column_scales_(column_scales), k_scales_(k_scales) {}
+
+    // Columns start to end, one panel, at `target`.
+    void panel(size_t start, size_t end, uint32_t* target) const {
+        if (source_.k_stride == 1) {
+            for (size_t column = start; column < end; ++column)
+                one_column(column, end - start, target + (column - start));
+        } else {
+            for (size_t row = 0; row < k_; row += group, target += end - start)
+                one_group(row, start, end, target);
+        }
+    }
+
+   private:
+    static constexpr size_t group = panel_group(type);
+
+    const float* scales_at(size_t row, size_t column) const {
+        if (type != TensorType::s8) return nullptr;
+        return k_scales_ != nullptr ? k_scales_ + row : column_scales_ + column;
+    }
+
+    // A column of B that lies in one piece: its words go `stride` apart.
+    void one_column(size_t column, size_t stride, uint32_t* target) const {
+        constexpr size_t piece = 256;
+        Stored<type> values[piece];
+        for (size_t row = 0; row < k_; row += piece) {
+            const size_t count = std::min(piece, k_ - row), words = (count + group - 1) / group;
+            std::fill(values, values + words * group, zero<type>);
+            if (column < columns_)
+                store<type>(source_.data + column * source_.column_stride + row, count,
+                            scales_at(row, column), k_scales_ == nullptr, values);
+            for (size_t w = 0; w < words; ++w, target += stride)
+                std::memcpy(target, values + w * group, sizeof(uint32_t));
+        }
+    }
+
+    // One word of every column, of rows of B that lie in one piece each.
+    void one_group(size_t row, size_t start, size_t end, uint32_t* target) const {
+        constexpr size_t bits = 32 / group;
+        const size_t there = columns_ > start ? std::min(columns_, end) - start : 0;
+        std::fill(target, target + (end - start), 0);
+        for (size_t i = 0; i < group; ++i) {
+            Stored<type> values[panel_columns];
+            std::fill(values, values + panel_columns, zero<type>);
+            if (row + i < k_)
+                store<type>(source_.data + (row + i) * source_.k_stride + start, there,
+                            scales_at(row + i, start), k_scales_ != nullptr, values);
+            for (size_t c = 0; c < end - start; ++c)
+                target[c] |= static_cast<uint32_t>(values[c]) << (i * bits);
+        }
+    }
+
+    MatrixSource source_;
+    size_t k_, columns_;
+    const float *column_scales_, *k_scales_;
+};
+
 template <TensorType type>
 void pack(const MatrixSource& source, size_t k, size_t columns, size_t padded_columns,
           const float* column_scales, const float* k_scales, uint32_t* target) {
-    constexpr size_t group = panel_group(type), bits = 32 / group;
-    constexpr uint32_t zeros = type == TensorType::s8 ? 0x80808080u : 0;
+    const Packer<type> packer(source, k, columns, column_scales, k_scales);
     for (size_t start = 0; start < padded_columns; start += panel_columns) {
         const size_t end = std::min(start + panel_columns, padded_columns);
-        for (size_t row = 0; row < k; row += group) {
-            const size_t count = std::min(group, k - row);
-            for (size_t column = start; column < end; ++column, ++target) {
-                uint32_t word = zeros;
-                const float* value = source.data + row * source.k_stride + column * source.column_stride;
-                for (size_t i = 0; i < count && column < columns; ++i, value += source.k_stride) {
-                    const float scale = column_scales != nullptr ? column_scales[column]
-                                        : k_scales != nullptr    ? k_scales[row + i]
-                                                                 : 0.0F;
-                    const uint32_t mask = group > 1 ? (uint32_t{1} << (bits % 32)) - 1 : 0xffffffffu;
-                    word = (word & ~(mask << (i * bits))) | stored<type>(*value, scale) << (i * bits);
-                }
-                *target = word;
-            }
-        }
+        packer.panel(start, end, target);
+        target += (end - start) * ((k + panel_group(type) - 1) / panel_group(type));
     }
 }
 

@@ -9,7 +9,7 @@
 namespace espalier {
 
 // A k x n matrix as it stands in the caller's memory: (k, column) is data[k * k_stride + column *
-// column_stride].
+// column_stride]. One of the two strides is 1.
 struct MatrixSource {
     const float* data = nullptr;
     size_t k_stride = 0, column_stride = 0;
