@@ -10,6 +10,7 @@
 
 #include "apps/bench.h"
 #include "apps/ffn_spec.h"
+#include "apps/model_work.h"
 #include "apps/progress.h"
 #include "apps/quantile.h"
 #include "apps/synthetic.h"
@@ -110,25 +111,16 @@ class Subject {
                {"precision", precision_name(model_->precision())},
                {"isa", name_of(model_->kernels().isa)},
                {"backend", model_->backend().name()}};
-        j["distinct_leaves"] = distinct_leaves();
+        add_work(j, options);
         return j;
     }
 
-    // Of the last call, by forest; trees of a forest summed.
-    std::vector<size_t> distinct_leaves() const {
-        std::vector<size_t> counts;
-        for (const PreparedBlock& block : model_->prepared().blocks) {
-            for (const PreparedPart& part : block.parts) {
-                if (!part.spec->is_forest()) continue;
-                const size_t trees = part.spec->trees;
-                std::vector<uint64_t> seen;
-                for (size_t i = 0; i < context_->tokens() * trees; ++i)
-                    seen.push_back((i % trees) << 32 | context_->routes(part.forest).leaf[i]);
-                std::sort(seen.begin(), seen.end());
-                counts.push_back(static_cast<size_t>(std::unique(seen.begin(), seen.end()) - seen.begin()));
-            }
-        }
-        return counts;
+    // What the last call had to do.
+    void add_work(Json& j, const Options& options) const {
+        const ModelWork work = work_of(*model_, *context_, options.batch, options.ids);
+        j["multiply_adds"] = work.multiply_adds;
+        j["weight_bytes"] = work.weight_bytes;
+        j["distinct_leaves"] = distinct_leaves(*model_, *context_);
     }
 
    private:
@@ -244,10 +236,10 @@ int serve(const Options& options) {
         prepared = length;
         for (uint32_t i = 0; i < repeats; ++i)
             times.push_back(subjects[0].call());
-        print_json({{"ids", length},
-                    {"batch", now.batch},
-                    {"threads", now.common.threads},
-                    {"ms", std::move(times)}});
+        Json answer{
+            {"ids", length}, {"batch", now.batch}, {"threads", now.common.threads}, {"ms", std::move(times)}};
+        subjects[0].add_work(answer, now);
+        print_json(answer);
         std::fflush(stdout);
     }
     return 0;

@@ -34,7 +34,7 @@ SHAPES = {"minilm": {"dense": "dense:1536", "equal": "dense:131"},
 
 class Server:
     def __init__(self, name, command):
-        self.name, self.variant = name, ""
+        self.name, self.variant, self.work = name, "", {}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     def ask(self, length, repeats):
@@ -47,6 +47,7 @@ class Server:
         if "error" in answer:
             raise RuntimeError(answer["error"])
         self.variant = answer.get("variant", "")
+        self.work = {k: answer[k] for k in ("multiply_adds", "weight_bytes", "distinct_leaves") if k in answer}
         return answer["ms"]
 
     def stop(self):
@@ -99,6 +100,17 @@ def programs(a, precision, threads, batch):
             yield name, peer(name)
 
 
+def bounds(work, tree):
+    """What a call of ours has to do, and how many times the trees' call that is: no ratio of times can be honest far above both."""
+    leaves = work.get("distinct_leaves", [])
+    out = {"leaves": "", "weights_mb": "", "times_multiply_adds": "", "times_weights": ""}
+    if work:
+        out = {"leaves": " ".join(map(str, leaves)), "weights_mb": round(work["weight_bytes"] / 1e6, 2),
+               "times_multiply_adds": round(work["multiply_adds"] / tree["multiply_adds"], 2),
+               "times_weights": round(work["weight_bytes"] / tree["weight_bytes"], 2)}
+    return out
+
+
 def measure(servers, length, rounds, label):
     """Rows of one cell; a program that cannot do it is left out, and said so."""
     repeats, out = {}, []
@@ -126,7 +138,8 @@ def measure(servers, length, rounds, label):
         low, high = interval(ratios)
         out.append({"program": s.name, "variant": s.variant, "median_ms": round(statistics.median(times[s]), 3),
                     "p99_ms": round(percentile(times[s], .99), 3), "calls": len(times[s]),
-                    "times_tree": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3)})
+                    "times_tree": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3),
+                    **bounds(s.work, servers[0].work)})
     return out
 
 
@@ -186,11 +199,13 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     with open(base + ".md", "w") as f:
-        print("| precision | threads | batch | ids | program | median ms | p99 ms | times the tree's (95 %) |\n|---|---|---|---|---|---|---|---|", file=f)
+        print("| precision | threads | batch | ids | program | median ms | p99 ms | times the tree's (95 %) | multiply-adds, weights read (times the tree's) | MB, leaves by layer |\n"
+              "|---|---|---|---|---|---|---|---|---|---|", file=f)
         for r in rows:
             name = r["program"] + (f" ({r['variant']})" if r["variant"] else "")
             print(f"| {r['precision']} | {r['threads']} | {r['batch']} | {r['ids']} | {name} | {r['median_ms']:.2f} | {r['p99_ms']:.2f} | "
-                  f"{r['times_tree']:.2f} ({r['low']:.2f} to {r['high']:.2f}) |", file=f)
+                  f"{r['times_tree']:.2f} ({r['low']:.2f} to {r['high']:.2f}) | {r['times_multiply_adds']}, {r['times_weights']} | "
+                  f"{r['weights_mb']}, {r['leaves']} |", file=f)
     print("\r" + open(base + ".md").read(), end="")
     plot(rows, base + ".png")
     print(f"written: {base}.md, .csv, .png", file=sys.stderr)
