@@ -61,7 +61,7 @@ std::vector<float> scales_of(const std::vector<float>& values, size_t length) {
 // As 8-bit rows are stored: turned where the tensor may be, in double precision, so that what is stored does
 // not depend on an order of additions.
 std::vector<float> rotated_values(const FloatTensor& tensor, Rotation rotation) {
-    const auto given = finite_values(tensor);
+    auto given = finite_values(tensor);
     if (rotation == Rotation::none) return given;
     std::vector<double> values(given.begin(), given.end());
     const size_t rank = tensor.dimensions.size(), length = tensor.dimensions.back();
