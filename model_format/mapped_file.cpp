@@ -80,10 +80,10 @@ MappedFile::MappedFile(const char* path, bool map, std::pmr::memory_resource* me
 void MappedFile::release(std::span<const std::byte> part) const {
     if (bytes_.empty() || owner_ != nullptr) return;
     // Whole pages of the part alone.
-    const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto address = reinterpret_cast<uintptr_t>(part.data());
-    const uintptr_t begin = (address + page - 1) / page * page, end = (address + part.size()) / page * page;
-    if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    const auto start = static_cast<size_t>(part.data() - bytes_.data());  // a mapping begins with a page
+    const size_t begin = (start + page - 1) / page * page, end = (start + part.size()) / page * page;
+    if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data()) + begin, end - begin, MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept

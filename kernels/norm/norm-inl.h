@@ -75,7 +75,7 @@ inline void norm_rows(const NormWeights& n, const float* x, const float* residua
         if (rounded.type != TensorType::f32)
             round_row<Arch>(rounded.type, true, row, n.hidden,
                             rounded.rows + t * n.hidden * bytes_of(rounded.type),
-                            rounded.scale != nullptr ? rounded.scale + t : nullptr);
+                            rounded.type == TensorType::s8 ? rounded.scale + t : nullptr);
     }
 }
 

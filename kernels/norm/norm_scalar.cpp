@@ -24,7 +24,7 @@ void norm(const NormWeights& n, const float* x, const float* residual, float* y,
         }
         if (rounded.type != TensorType::f32)
             round(rounded.type, true, y, 1, n.hidden, rounded.rows + t * n.hidden * bytes_of(rounded.type),
-                  rounded.scale != nullptr ? rounded.scale + t : nullptr);
+                  rounded.type == TensorType::s8 ? rounded.scale + t : nullptr);
     }
 }
 

@@ -121,7 +121,7 @@ inline void round_rows(TensorType type, bool rotated, const float* x, size_t row
     for (size_t r = 0; r < rows; ++r)
         round_row<Arch>(type, rotated, x + r * columns, columns,
                         static_cast<std::byte*>(y) + r * columns * bytes_of(type),
-                        scale != nullptr ? scale + r : nullptr);
+                        type == TensorType::s8 ? scale + r : nullptr);
 }
 
 }  // namespace
