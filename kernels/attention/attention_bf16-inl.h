@@ -40,12 +40,11 @@ template <size_t height, size_t width>
             sum[r][0] = add_pair_products(sum[r][0], value, first);
             if constexpr (width == 2) sum[r][1] = add_pair_products(sum[r][1], value, second);
         }
+        // Three pointers, not twelve: GCC would keep one a row, half of them in memory.
 #pragma GCC unroll 3
         for (auto& rows : group) {
             ++rows;
-            asm(""
-                : "+r"(
-                    rows));  // three pointers, not twelve: GCC would keep one a row, half of them in memory
+            asm("" : "+r"(rows));
         }
     }
 #pragma GCC unroll 12
