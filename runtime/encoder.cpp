@@ -164,9 +164,9 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
                 const size_t s = unit / shape.heads, first = batch.offsets[s];
                 const std::byte* qkv = work_.qkv + first * block.qkv_row_bytes();
                 float* mix = work_.mix + first * shape.query_width();
-                if (block.narrow_attention) {
-                    kernels.narrow_attention(shape, reinterpret_cast<const uint16_t*>(qkv), batch.length(s),
-                                             unit % shape.heads, mix, scratch);
+                if (block.narrow_attention != nullptr) {
+                    block.narrow_attention(shape, reinterpret_cast<const uint16_t*>(qkv), batch.length(s),
+                                           unit % shape.heads, mix, scratch);
                 } else {
                     kernels.attention(shape, reinterpret_cast<const float*>(qkv), batch.length(s),
                                       unit % shape.heads, mix, scratch);

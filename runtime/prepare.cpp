@@ -166,13 +166,12 @@ class Preparer {
             const auto name = [&](const char* suffix) {
                 return tensor_name("blocks.%llu.attention.%s", wide(b), suffix);
             };
-            out.narrow_attention = precision_ != TensorType::f32 && kernels_.narrow_attention != nullptr &&
-                                   out.attention.fits_narrow();
+            if (out.attention.fits_narrow()) out.narrow_attention = kernels_.narrow_attention(precision_);
             const bool qkv_bias = out.spec->has(block_flag::qkv_bias),
                        output_bias = out.spec->has(block_flag::output_bias);
             out.qkv =
                 dense(name("qkv.weight").text, qkv_bias ? name("qkv.bias").text : nullptr, Activation::none,
-                      precision_, out.narrow_attention ? TensorType::bf16 : TensorType::f32);
+                      precision_, out.narrow_attention != nullptr ? TensorType::bf16 : TensorType::f32);
             out.attention_out = dense(name("out.weight").text, output_bias ? name("out.bias").text : nullptr,
                                       Activation::none, precision_);
             out.attention_norm = norm(name("norm").text);

@@ -37,13 +37,14 @@ struct PreparedPart {
 struct PreparedBlock {
     const BlockSpec* spec = nullptr;
     AttentionShape attention;
-    bool narrow_attention = false;  // queries, keys and values are bfloat16
+    // Takes queries, keys and values in bfloat16; null: they are float32.
+    NarrowAttentionKernel narrow_attention = nullptr;
     std::unique_ptr<DenseLayer> qkv, attention_out;
     NormWeights attention_norm, ffn_norm;
     std::vector<PreparedPart> parts;
 
     size_t qkv_row_bytes() const {
-        return attention.row_stride() * (narrow_attention ? sizeof(uint16_t) : sizeof(float));
+        return attention.row_stride() * (narrow_attention != nullptr ? sizeof(uint16_t) : sizeof(float));
     }
 };
 

@@ -26,7 +26,7 @@ inline constexpr size_t attention_query_block = 12;
 inline constexpr size_t attention_key_multiple = 64;
 
 // Floats of scratch for a sequence of at most `tokens` tokens: transposed keys and scores; with bfloat16
-// packed keys and values, scores, and half as many words again for the softmax's weights.
+// packed keys and values, scores, and half as many words again for the softmax's weights; in 8 bits less.
 inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
     return (shape.head_dimension + attention_query_block * 3 / 2) * round_up(tokens, attention_key_multiple);
 }
@@ -37,8 +37,8 @@ inline size_t attention_scratch(const AttentionShape& shape, size_t tokens) {
 using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head,
                                  float* out, float* scratch);
 
-// The same on bfloat16 (reading past the end as above, in bytes), for shapes that fit; sums and softmax are
-// float32.
+// The same on bfloat16 (reading past the end as above, in bytes), for shapes that fit. The softmax is
+// float32; products are of bfloat16, or of 8 bits, into which the kernel rounds.
 using NarrowAttentionKernel = void (*)(const AttentionShape& shape, const uint16_t* qkv, size_t tokens,
                                        size_t head, float* out, float* scratch);
 

@@ -1,4 +1,5 @@
 #include "kernels/attention/attention-inl.h"
+#include "kernels/attention/attention_s8-inl.h"
 
 #include "kernels/cpu/avx512.h"
 
@@ -9,6 +10,11 @@ using Arch = xsimd::avx512bw;
 void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
                float* scratch) {
     attention_head<Arch>(shape, qkv, tokens, head, out, scratch);
+}
+
+void attention_s8(const AttentionShape& shape, const uint16_t* qkv, size_t tokens, size_t head, float* out,
+                  float* scratch) {
+    attention_head_s8(shape, qkv, tokens, head, out, scratch);
 }
 
 }  // namespace espalier::avx512

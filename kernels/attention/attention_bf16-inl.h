@@ -1,18 +1,13 @@
 // Attention of one head on bfloat16 queries, keys and values, for models whose arithmetic is narrow anyway:
 // sums and the softmax are float32, its weights are rounded to bfloat16. Queries are multiplied where they
 // stand; keys and values are packed into panels of pairs: keys by neighbouring dimensions, values by
-// neighbouring tokens. AVX512_BF16 alone: packing is made of its shuffles.
+// neighbouring tokens.
 #pragma once
 
-#include "kernels/attention/attention-inl.h"
+#include "kernels/attention/attention_narrow-inl.h"
 
 namespace espalier {
 namespace {
-
-using Bf16Arch = xsimd::avx512bw;
-
-// Columns of a packed panel: two vectors. Its layout is [k / 2][columns], the last panel may have one vector.
-inline constexpr size_t attention_columns = 32;
 
 // y[r, c] = factor[r] * sum_k A[r, k] B[k, c] for `height` rows, `stride` words apart, and one panel of
 // `pairs` words; factor may be null. Products over one head are short (16 steps at 32 dimensions), so that
@@ -83,38 +78,6 @@ inline void multiply_words(const uint32_t* b, size_t pairs, size_t columns, size
     }
 }
 
-// 16 x 16 words, their rows and columns exchanged: two rounds within quarters of a register, two between
-// them.
-[[gnu::always_inline]] inline void transpose_words(__m512i (&m)[16]) {
-    __m512i t[16];
-#pragma GCC unroll 8
-    for (size_t i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(m[i], m[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(m[i], m[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 16; i += 4) {
-        m[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        m[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        m[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        m[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(m[i], m[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(m[i], m[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(m[i + 8], m[i + 12], 0xdd);
-    }
-#pragma GCC unroll 8
-    for (size_t i = 0; i < 8; ++i) {
-        m[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        m[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-    }
-}
-
-// Packing fetches the next head's keys and values, which lie scattered, a few cache lines a token.
-
 // Keys of `tokens` tokens, `stride` numbers apart: [panel][dimension / 2][columns], zeros up to `padded`
 // tokens.
 inline void pack_keys(const uint16_t* keys, size_t stride, size_t tokens, size_t dimension, size_t padded,
@@ -169,22 +132,9 @@ inline void pack_values(const uint16_t* values, size_t stride, size_t tokens, si
     }
 }
 
-// 2^x for x <= 0 with an error of 1e-4 of it, a twentieth of what rounding to bfloat16 takes; else as
-// power_of_two.
-[[gnu::always_inline]] inline Floats<Bf16Arch> rough_power_of_two(Floats<Bf16Arch> x) {
-    using V = Floats<Bf16Arch>;
-    const V bounded = xsimd::max(V(-126.0F), x);
-    const V whole = xsimd::nearbyint(bounded), part = bounded - whole;
-    V p(5.517155e-2F);
-    p = xsimd::fma(p, part, V(2.4261136e-1F));
-    p = xsimd::fma(p, part, V(6.9326102e-1F));
-    p = xsimd::fma(p, part, V(9.9992806e-1F));
-    return V(_mm512_scalef_ps(p, whole));
-}
-
 // exponentials(), rounded into pairs: half as many words.
 inline float exponentials_in_pairs(float* scores, size_t padded, float scale, uint32_t* pairs) {
-    using V = Floats<Bf16Arch>;
+    using V = Floats<WideArch>;
     V largest = V::load_aligned(scores);
     for (size_t j = 16; j < padded; j += 16)
         largest = xsimd::max(largest, V::load_aligned(scores + j));

@@ -22,6 +22,7 @@ constexpr KernelTable scalar_table{Isa::scalar,
                                    scalar::activate,
                                    scalar::attention,
                                    nullptr,
+                                   nullptr,
                                    scalar::gemm_f32,
                                    scalar::gemm_bf16,
                                    scalar::gemm_s8,
@@ -41,6 +42,7 @@ constexpr KernelTable avx2_table{Isa::avx2,
                                  avx2::activate,
                                  avx2::attention,
                                  nullptr,
+                                 nullptr,
                                  avx2::gemm_f32,
                                  avx2::gemm_bf16,
                                  avx2::gemm_s8,
@@ -59,6 +61,7 @@ constexpr KernelTable avx512_table{Isa::avx512,
                                    avx512::activate,
                                    avx512::attention,
                                    nullptr,
+                                   avx512::attention_s8,
                                    avx512::gemm_f32,
                                    avx512::gemm_bf16,
                                    avx512::gemm_s8,
@@ -78,13 +81,14 @@ constexpr KernelTable avx512_table{Isa::avx512,
 KernelTable complete_avx512_table() {
     KernelTable table = avx512_table;
     if (cpu_has_bf16()) {
-        table.narrow_attention = avx512bf16::attention;
+        table.attention_bf16 = avx512bf16::attention;
         table.gemm_bf16 = avx512bf16::gemm_bf16;
         table.leaf_forest_bf16 = avx512bf16::leaf_forest_bf16;
         table.neuron_forest_bf16 = avx512bf16::neuron_forest_bf16;
         table.bf16_products = "pairs (vdpbf16ps)";
     }
     if (cpu_has_vnni()) {
+        table.attention_s8 = avx512vnni::attention_s8;
         table.gemm_s8 = avx512vnni::gemm_s8;
         table.leaf_forest_s8 = cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
         table.neuron_forest_s8 = avx512vnni::neuron_forest_s8;
@@ -97,6 +101,7 @@ KernelTable complete_avx512_table() {
 constexpr KernelTable neon_table{Isa::neon,
                                  neon::activate,
                                  neon::attention,
+                                 nullptr,
                                  nullptr,
                                  neon::gemm_f32,
                                  neon::gemm_bf16,

@@ -17,8 +17,9 @@ struct KernelTable {
     Isa isa;
     ActivationKernel activate;
     AttentionKernel attention;
-    NarrowAttentionKernel narrow_attention;   // null where the processor has no products of bfloat16
-    GemmKernel gemm_f32, gemm_bf16, gemm_s8;  // by the type of the rows
+    // By the type of the arithmetic, both on bfloat16; null where float32 serves better.
+    NarrowAttentionKernel attention_bf16, attention_s8;
+    GemmKernel gemm_f32, gemm_bf16, gemm_s8;                                     // by the type of the rows
     LeafForestKernel leaf_forest_f32, leaf_forest_bf16, leaf_forest_s8;          // by the type of the rows
     NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;
@@ -28,6 +29,12 @@ struct KernelTable {
     const char* bf16_products;
     const char* s8_products;
 
+    // Null for float32 as well.
+    NarrowAttentionKernel narrow_attention(TensorType precision) const {
+        return precision == TensorType::bf16 ? attention_bf16
+               : precision == TensorType::s8 ? attention_s8
+                                             : nullptr;
+    }
     GemmKernel gemm(TensorType rows) const {
         return rows == TensorType::f32 ? gemm_f32 : rows == TensorType::bf16 ? gemm_bf16 : gemm_s8;
     }

@@ -1,6 +1,7 @@
 // The shipped 8-bit model against PyTorch (tests/scripts/golden_expectations.py), on every instruction set;
 // its answers in narrower arithmetic against those in float32.
 #include <doctest/doctest.h>
+#include <cmath>
 
 #include <cstring>
 #include <fstream>
@@ -107,7 +108,7 @@ void check_model(Isa isa, const char* backend) {
 }
 
 // How far narrower arithmetic goes from float32, on each instruction set. One walk that ends elsewhere moves
-// a short text far: the mean over texts counts, and one text may change its label.
+// a short text far: the mean over texts counts, and a label must stay only where float32 was sure of it.
 void check_precision(const char* precision, double least_cosine, double least_equal) {
     const auto reference = open(best_isa(), "native", "f32");
     Context reference_context(*reference, {});
@@ -136,17 +137,19 @@ void check_precision(const char* precision, double least_cosine, double least_eq
                     equal += expected.leaves[f][t] == found.leaves[f][t] ? 1 : 0;
             }
             ++texts;
-            labels +=
-                (expected.logits[1] > expected.logits[0]) == (found.logits[1] > found.logits[0]) ? 1 : 0;
+            // A probability of less than 0.73 is a toss-up.
+            const float lead = expected.logits[1] - expected.logits[0];
+            const bool same = (lead > 0) == (found.logits[1] > found.logits[0]);
+            labels += same || std::fabs(lead) < 1 ? 1 : 0;
             cosines += test::cosine(expected.hidden.back(), found.hidden.back());
         }
         const double mean = cosines / static_cast<double>(texts);
         MESSAGE(std::string(precision), " ", names[m], ": equal leaves ",
                 100.0 * static_cast<double>(equal) / static_cast<double>(leaves),
-                " %, cosine of hidden states ", mean, ", equal labels ", labels, " of ", texts);
+                " %, cosine of hidden states ", mean, ", labels kept or tossed up ", labels, " of ", texts);
         CHECK(mean >= least_cosine);
         CHECK(static_cast<double>(equal) >= least_equal * static_cast<double>(leaves));
-        CHECK(labels + 1 >= texts);
+        CHECK(labels == texts);
     }
 }
 
