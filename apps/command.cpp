@@ -24,7 +24,7 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
         ->check(CLI::IsMember({"f32", "bf16", "int8"}));
     command.add_flag("--no-mmap", options.no_mmap, "Read the file into memory instead of mapping it");
     command.add_flag("--huge-pages", options.huge_pages,
-                     "Read the file into huge pages: faster where trees outgrow the caches");
+                     "Read the file into huge pages: faster where neuron trees outgrow the caches");
     if (json) command.add_flag("--json", options.json, "JSON to stdout");
 }
 

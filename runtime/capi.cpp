@@ -117,6 +117,7 @@ espalier_status open_model(const espalier_model_options* given, espalier_model**
                         "huge_pages: expected 0 beside an allocator of the caller's, found %d",
                         options.huge_pages);
         inner.memory = &handle->memory;
+        inner.callers_memory = options.allocator.allocate != nullptr;
         handle->model = open(inner);
         log_line(options.logger, ESPALIER_LOG_INFO, "opened a model: kernels %s, dense backend %s",
                  name_of(handle->model->kernels().isa), handle->model->backend().name());

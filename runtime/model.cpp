@@ -47,9 +47,9 @@ std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa) {
 template <class Open>
 Model::Model(const ModelOptions& options, const Open& open)
     : memory_(options.memory),
-      huge_(options.memory),
-      weights_(options.huge_pages ? &huge_ : options.memory),
-      file_(open(weights_)),
+      pages_(options.memory),
+      weights_(options.callers_memory ? options.memory : &pages_),
+      file_(open(options.huge_pages ? weights_ : options.memory)),
       prepared_(weights_) {
     if (options.verify) file_.verify_payload();
     const Isa isa = chosen_isa(options.isa);
@@ -58,7 +58,7 @@ Model::Model(const ModelOptions& options, const Open& open)
     open_tokenizer();
     prepare(file_, *kernels_, *backend_,
             options.precision.empty() ? stored_precision(file_) : precision_type(options.precision), weights_,
-            prepared_);
+            memory_, prepared_);
     for (const HeadSpec& head : spec().heads)
         head_names_.emplace_back(head.name);
     for (const auto label : spec().labels)

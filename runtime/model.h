@@ -25,7 +25,8 @@ struct ModelOptions {
     std::string_view precision;  // of the arithmetic: f32, bf16 or int8; empty: as the weights are stored
     bool map = true;
     bool verify = false;
-    bool huge_pages = false;  // the file is read, not mapped, and weights lie in huge pages
+    bool huge_pages = false;      // the file is read into huge pages, where prepared weights are anyway
+    bool callers_memory = false;  // `memory` is the caller's: weights come from it piece by piece
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();  // must outlive the model
 };
 
@@ -61,8 +62,8 @@ class Model {
     void open_tokenizer();
 
     std::pmr::memory_resource* memory_;
-    HugePages huge_;
-    std::pmr::memory_resource* weights_;  // huge_ or memory_
+    WeightPages pages_;
+    std::pmr::memory_resource* weights_;  // pages_ or memory_
     ModelFile file_;
     const KernelTable* kernels_ = nullptr;
     std::unique_ptr<DenseBackend> backend_;

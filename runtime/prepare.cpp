@@ -19,13 +19,14 @@ unsigned long long wide(uint64_t value) {
 class Preparer {
    public:
     Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model)
+             TensorType precision, std::pmr::memory_resource* weights, std::pmr::memory_resource* memory,
+             PreparedModel& model)
         : file_(file),
           spec_(file.spec()),
           kernels_(kernels),
           backend_(backend),
           precision_(precision),
-          memory_(memory),
+          weights_(weights),
           model_(model),
           scratch_(memory) {}
 
@@ -152,7 +153,7 @@ class Preparer {
         shape.output = output;
         shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
-        auto layer = backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, memory_);
+        auto layer = backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, weights_);
         model_.dense_bytes += layer->bytes();
         return layer;
     }
@@ -325,7 +326,7 @@ class Preparer {
     const KernelTable& kernels_;
     const DenseBackend& backend_;
     TensorType precision_;
-    std::pmr::memory_resource* memory_;
+    std::pmr::memory_resource* weights_;
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
     const TensorView* passed_ = nullptr;
@@ -334,8 +335,9 @@ class Preparer {
 }  // namespace
 
 void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model) {
-    Preparer(file, kernels, backend, precision, memory, model).run();
+             TensorType precision, std::pmr::memory_resource* weights, std::pmr::memory_resource* memory,
+             PreparedModel& model) {
+    Preparer(file, kernels, backend, precision, weights, memory, model).run();
 }
 
 TensorType stored_precision(const ModelFile& file) {

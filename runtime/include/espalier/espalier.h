@@ -90,10 +90,11 @@ typedef struct espalier_model_options {
     int verify;   /* 0; 1: check the hash of the payload too (reads the whole file) */
     espalier_allocator allocator; /* all null: the C library's */
     espalier_logger logger;       /* null: none */
-    /* 0; 1: read the file instead of mapping it, and keep weights in huge pages where the system grants them
-     * (Linux: transparent_hugepage madvise or always): faster where trees are larger than the caches, for a
-     * slower start and memory of the model's own. Nothing was gained by it at MiniLM size. Not beside an
-     * allocator. From memory: what is prepared, not the caller's bytes. */
+    /* Weights that are prepared for the kernels lie in huge pages where the system grants them (Linux:
+     * transparent_hugepage madvise or always), unless an allocator is given. 0; 1: the file too is read into
+     * them, not mapped: faster where trees that are used as they are stored (neuron trees) are larger than
+     * the caches, for a slower start and memory of the model's own. Not beside an allocator. From memory: not
+     * the caller's bytes. */
     int huge_pages;
     /* Of the arithmetic in projections and feed-forward parts: "f32", "bf16", "int8"; null: as the weights
      * are stored (f16: f32). Routing sums, norms, softmax, heads and embeddings are float32 in each. */
