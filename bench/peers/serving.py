@@ -22,9 +22,21 @@ import numpy as np
 
 import bert
 
+# Every peer and the precisions that it has.
+PEERS = {"openvino": ("f32", "bf16", "int8"), "onnxruntime": ("f32", "int8"), "ctranslate2": ("f32", "int8"),
+         "llamacpp": ("bf16", "int8"), "torch": ("f32", "bf16", "int8")}
 WARMUP_CALLS = 5
 VARIANT_SECONDS = 1.0
 SPIN_DRAIN_S = 0.25
+
+
+def check(found, expected, precision, what):
+    """The largest error and the cosine of answers; raises where they are not good enough."""
+    error = float(np.abs(found - expected).max())
+    cosine = float((found * expected).sum() / np.sqrt((found * found).sum() * (expected * expected).sum()))
+    if not (error < 1e-4 if precision == "f32" else cosine >= 0.99):
+        raise ValueError(f"{what}: max abs error {error:g}, cosine {cosine:.4f}")
+    return error, round(cosine, 6)
 
 
 class Checked:
@@ -38,14 +50,10 @@ class Checked:
             self.call()
         drain(args.threads)
         some = min(args.batch, 4)  # the reference is slow
-        expected = bert.reference(m, self.ids[:some])
-        found = np.asarray(self.out)[:some]
-        error = float(np.abs(found - expected).max())
-        cosine = float((found * expected).sum() / np.sqrt((found * found).sum() * (expected * expected).sum()))
-        if not (error < 1e-4 if args.precision == "f32" else cosine >= 0.99):
-            raise ValueError(f"{variant} {args.precision}, length {length}: max abs error {error:g}, cosine {cosine:.4f}")
+        error, cosine = check(np.asarray(self.out)[:some], bert.reference(m, self.ids[:some]), args.precision,
+                              f"{variant} {args.precision}, length {length}")
         self.row = {"variant": variant, "precision": args.precision, "batch": args.batch, "ids": length,
-                    "threads": args.threads, "max_error": error, "cosine": round(cosine, 6)}
+                    "threads": args.threads, "max_error": error, "cosine": cosine}
 
     def call(self):
         """Runs once with new random ids and returns the milliseconds."""
@@ -61,7 +69,7 @@ def drain(threads):
 
 def fastest(make, m, args, length, rng):
     """Of the variants whose answers are right; raises what the last one lacked if none is."""
-    runners, refused = [], None
+    runners, refused = [], ValueError("no variant that can run")
     for variant in args.variants:
         try:
             runners.append(Checked(make, m, args, variant, length, rng))
@@ -110,14 +118,15 @@ def report(make, m, args, rng, head):
                                               "p99_ms": round(float(np.percentile(ms, 99)), 4), "calls": len(ms)}), flush=True)
 
 
-def main(make, variants, precisions, head, doc):
+def main(make, variants, head, doc):
+    precisions = PEERS[head["peer"]]
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="minilm", help="minilm, bert-base (random weights) or a Hugging Face BERT folder")
     for name in ("--threads", "--batch"):
         parser.add_argument(name, type=int, default=1)
     parser.add_argument("--lengths", type=lambda s: [int(n) for n in s.split(",")], default=[32, 128])
     parser.add_argument("--seconds", type=float, default=2, help="timed seconds per length")
-    parser.add_argument("--precision", choices=precisions, default="f32")
+    parser.add_argument("--precision", choices=precisions, default=precisions[0])
     parser.add_argument("--variants", type=lambda s: s.split(","))
     parser.add_argument("--serve", action="store_true", help="answer `LENGTH REPEATS` lines from stdin")
     args = parser.parse_args()
