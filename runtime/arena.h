@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory_resource>
 
 #include "base/checked.h"
 
@@ -25,6 +26,28 @@ class Arena {
    private:
     std::byte* base_;
     size_t used_ = 0;
+};
+
+// The memory of an arena that is nobody else's. Not cleared.
+class ArenaMemory {
+   public:
+    ArenaMemory() = default;
+    ArenaMemory(const ArenaMemory&) = delete;
+    ArenaMemory& operator=(const ArenaMemory&) = delete;
+    ~ArenaMemory() {
+        if (data_ != nullptr) memory_->deallocate(data_, bytes_, 64);
+    }
+    std::byte* allocate(std::pmr::memory_resource* memory, size_t bytes) {
+        data_ = static_cast<std::byte*>(memory->allocate(bytes, 64));
+        bytes_ = bytes;
+        memory_ = memory;
+        return data_;
+    }
+
+   private:
+    std::byte* data_ = nullptr;
+    size_t bytes_ = 0;
+    std::pmr::memory_resource* memory_ = nullptr;
 };
 
 }  // namespace espalier

@@ -6,11 +6,12 @@
 #include <cstdint>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "runtime/arena.h"
-#include "runtime/model.h"
+#include "runtime/encoder.h"
+#include "runtime/workspace.h"
 
 namespace espalier {
 
@@ -23,59 +24,20 @@ struct ContextOptions {
     const int* cancel = nullptr;
 };
 
-// Sequences packed end to end; see espalier_batch.
-struct Batch {
-    std::span<const int32_t> ids;
-    std::span<const uint8_t> types;     // empty: all 0
-    std::span<const uint32_t> offsets;  // sequences + 1
-
-    size_t sequences() const { return offsets.size() - 1; }
-    size_t tokens() const { return ids.size(); }
-    size_t length(size_t s) const { return offsets[s + 1] - offsets[s]; }
-};
-
-// The buffers of a call, all in the arena. R = rows for max_tokens, padded for the dense backend.
-struct Workspace {
-    float* x = nullptr;       // [R, hidden] hidden states
-    float* normed = nullptr;  // [R, hidden] pre-norm models only
-    float* y = nullptr;       // [R, hidden] what a sublayer adds
-    float* extra = nullptr;   // [R, hidden] blocks with several dense parts only
-    std::byte* qkv =
-        nullptr;  // [R, widest qkv] float32, or bfloat16 in blocks with narrow attention, and 256 bytes
-    float* mix = nullptr;  // [R, widest query] attention's output
-    // A block of tokens of a dense part: [B, widest dense part]; float32, in bf16 models bf16.
-    std::byte* inner = nullptr;
-    // What layers read, rounded to the model's precision, and its scales; not in float32 models.
-    std::byte *rounded = nullptr, *inner_rounded = nullptr;  // [R, hidden or widest query]; as inner, s8
-    float *rounded_scale = nullptr, *inner_rounded_scale = nullptr;  // [R]; [B]; s8 only
-    float* pooled = nullptr;                           // [R', hidden], R' = rows for max_sequences
-    float *head_inner = nullptr, *head_out = nullptr;  // [R', …]
-    std::byte* thread_scratch = nullptr;               // [threads, thread_scratch_bytes]
-    size_t thread_scratch_bytes = 0;
-    uint32_t* slice_offsets = nullptr;  // [max_sequences + 1]
-    int32_t* ids = nullptr;             // [model's limit] of a text
-    uint8_t* types = nullptr;           // [model's limit]
-};
-
 class Context {
    public:
-    // Tokens of a dense part that go through both its layers before the next ones: what lies between the two
-    // stays in the caches (1.5 MiB at MiniLM's 1536 float32).
-    static constexpr size_t inner_tokens = 256;
-
     // Throws Error. The model must outlive the context.
     Context(const Model& model, const ContextOptions& options);
     Context(const Context&) = delete;
     Context& operator=(const Context&) = delete;
-    ~Context();
 
     static size_t arena_bytes(const Model& model, const ContextOptions& options);
 
     const Model& model() const { return model_; }
-    size_t max_tokens() const { return max_tokens_; }
-    size_t max_sequences() const { return max_sequences_; }
-    int threads() const { return threads_; }
-    DenseRunner& dense() { return *dense_; }
+    size_t max_tokens() const { return shape_.max_tokens; }
+    size_t max_sequences() const { return shape_.max_sequences; }
+    int threads() const { return shape_.threads; }
+    DenseRunner& dense() { return whole_->dense(); }
 
     // Last hidden states [tokens, hidden], in the arena until the next call.
     std::span<const float> encode(const Batch& batch);
@@ -101,60 +63,31 @@ class Context {
     ForestRoutes routes(size_t forest) const { return routes_[forest]; }
     size_t tokens() const { return tokens_; }
 
-    // Observers, called on the calling thread. on_layer: hidden states after the embedding (0) and after each
-    // block (1 ..). on_ffn_input: what the parts of a block read, before they run.
-    using Observer = void (*)(void* user, uint32_t layer, const float* values, size_t tokens);
-    void on_layer(Observer observer, void* user) { layer_observer_ = {observer, user}; }
-    void on_ffn_input(Observer observer, void* user) { ffn_observer_ = {observer, user}; }
+    // Called on the calling thread; see Observers.
+    using Observer = Observers::Function;
+    void on_layer(Observer observer, void* user) { observers_.layer = {observer, user}; }
+    void on_ffn_input(Observer observer, void* user) { observers_.ffn_input = {observer, user}; }
 
    private:
-    struct Hook {
-        Observer observer = nullptr;
-        void* user = nullptr;
-        void operator()(size_t layer, const float* values, size_t tokens) const {
-            if (observer != nullptr) observer(user, static_cast<uint32_t>(layer), values, tokens);
-        }
-    };
-
     void check(const Batch& batch) const;
-    void check_cancelled() const;
-    // encoder.cpp
     void run(const Batch& batch);
-    void run_slice(const Batch& slice);
-    size_t slice_tokens() const;
-    void add_embeddings(const Batch& batch);
-    // Rows in the model's precision.
-    struct Rows {
-        const void* values = nullptr;
-        const float* scale = nullptr;  // 8-bit: one a row
-        const float* exact = nullptr;  // before they were rounded; null if they were not
-    };
-    Rows input_rows(const float* normed) const;
-    // rotated: 8-bit rows are turned first, as the weights that they meet (kernels/quantize/rotate.h).
-    Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
-                 bool rotated = true);
-    void dense_part(const PreparedPart& part, const Rows& input, float* y);
-    void attention(const PreparedBlock& block, const Batch& batch, const float* input);
-    void feed_forward(const PreparedBlock& block, const float* input);
-    void forest(const PreparedPart& part, const Rows& input, bool accumulate);
-    void residual_norm(const NormWeights& norm);
-    void normalise(const NormWeights& norm, const float* x, const float* residual, float* y);
+    size_t cut_into_slices(const Batch& batch, size_t most);
+    size_t cut_for_lanes(const Batch& batch);
+    void run_slice(Encoder& encoder, const Batch& batch, size_t index);
+    void run_lanes(const Batch& batch, size_t slices);
     void pool(const Batch& batch, Pooling pooling);
 
     const Model& model_;
-    int threads_;
-    size_t max_tokens_, max_sequences_;
+    WorkspaceShape shape_;
     const int* cancel_;
+    ArenaMemory own_arena_;  // where the caller gave none
     Workspace work_;
     std::pmr::vector<ForestRoutes> routes_;
-    std::unique_ptr<DenseRunner> dense_;
+    std::optional<Encoder> whole_;     // all threads
+    std::pmr::vector<Encoder> lanes_;  // one a thread; none with one thread
     TokenizerScratch tokenizer_scratch_;
-    Hook layer_observer_, ffn_observer_;
-    size_t tokens_ = 0;   // of the slice that runs; after a call of all of them
-    size_t base_ = 0;     // the slice's first token
-    float* x_ = nullptr;  // its hidden states
-    void* owned_arena_ = nullptr;
-    size_t arena_bytes_ = 0;
+    Observers observers_;
+    size_t tokens_ = 0;  // of the last call
 };
 
 // The label that a head's scores favour, the first of equals, and its softmax.

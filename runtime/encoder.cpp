@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/parallel.h"
-#include "runtime/context.h"
+#include "runtime/encoder.h"
 
 namespace espalier {
 namespace {
@@ -17,47 +17,28 @@ constexpr size_t norm_grain = 32, forest_grain = 4, head_grain = 2;
 
 }  // namespace
 
-// Whole sequences at a time, few enough that what lies between two layers stays in the second-level cache: at
-// 1,024 tokens of MiniLM in 8 bits a fifth of the time. Observers see a batch whole.
-void Context::run(const Batch& batch) {
-    const size_t all = batch.tokens();
-    size_t most = all;
-    if (layer_observer_.observer == nullptr && ffn_observer_.observer == nullptr) most = slice_tokens();
-    for (size_t first = 0; first < batch.sequences();) {
-        const size_t base = batch.offsets[first];
-        size_t end = first + 1;
-        while (end < batch.sequences() && batch.offsets[end + 1] - base <= most)
-            ++end;
-        for (size_t s = first; s <= end; ++s)
-            work_.slice_offsets[s - first] = batch.offsets[s] - static_cast<uint32_t>(base);
-        Batch slice;
-        tokens_ = batch.offsets[end] - base;
-        slice.ids = batch.ids.subspan(base, tokens_);
-        if (!batch.types.empty()) slice.types = batch.types.subspan(base, tokens_);
-        slice.offsets = {work_.slice_offsets, end - first + 1};
-        base_ = base;
-        x_ = work_.x + base * model_.spec().hidden;
-        run_slice(slice);
-        first = end;
-    }
-    tokens_ = all;
+Encoder::Encoder(const Model& model, int threads, const PassBuffers& buffers,
+                 std::span<const ForestRoutes> routes, const int* cancel)
+    : model_(model),
+      threads_(threads),
+      cancel_(cancel),
+      work_(buffers),
+      routes_(routes),
+      dense_(model.backend().make_runner(threads)) {}
+
+void Encoder::check_cancelled() const {
+    if (cancel_ == nullptr) return;
+    if (__atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0)
+        throw Error(Status::cancelled, "cancelled by the caller");
 }
 
-// Queries, keys and values of a slice take a second-level cache of 1 MiB for every thread; at least 64
-// tokens, so that products stay efficient.
-size_t Context::slice_tokens() const {
-    constexpr size_t bytes = size_t{1} << 20;
-    size_t widest = 1;
-    for (const PreparedBlock& block : model_.prepared().blocks) {
-        if (block.qkv) widest = std::max(widest, block.qkv_row_bytes());
-    }
-    return std::max<size_t>(64, bytes / widest) * static_cast<size_t>(threads_);
-}
-
-void Context::run_slice(const Batch& batch) {
+void Encoder::run(const Batch& batch, size_t base, float* x, const Observers& observers) {
+    tokens_ = batch.tokens();
+    base_ = base;
+    x_ = x;
     const bool pre = model_.spec().norm_placement == NormPlacement::pre;
     add_embeddings(batch);
-    layer_observer_(0, x_, tokens_);
+    observers.layer(0, x_, tokens_);
     const auto& blocks = model_.prepared().blocks;
     for (size_t b = 0; b < blocks.size(); ++b) {
         check_cancelled();
@@ -70,18 +51,18 @@ void Context::run_slice(const Batch& batch) {
         }
         if (!block.parts.empty()) {
             if (pre) normalise(block.ffn_norm, x_, nullptr, work_.normed);
-            ffn_observer_(b, input, tokens_);
+            observers.ffn_input(b, input, tokens_);
             feed_forward(block, input);
             residual_norm(block.ffn_norm);
         }
-        layer_observer_(b + 1, x_, tokens_);
+        observers.layer(b + 1, x_, tokens_);
     }
     const NormWeights& last = model_.prepared().final_norm;
     if (last.weight != nullptr) normalise(last, x_, nullptr, x_);
 }
 
 // x = word[id] + position[place in its sequence] + type, then the embedding's norm.
-void Context::add_embeddings(const Batch& batch) {
+void Encoder::add_embeddings(const Batch& batch) {
     const PreparedModel& prepared = model_.prepared();
     const KernelTable& kernels = model_.kernels();
     const size_t hidden = model_.spec().hidden;
@@ -108,7 +89,7 @@ void Context::add_embeddings(const Batch& batch) {
 }
 
 // y also goes, rounded, to where layers read it (input_rows).
-void Context::normalise(const NormWeights& norm, const float* x, const float* residual, float* y) {
+void Encoder::normalise(const NormWeights& norm, const float* x, const float* residual, float* y) {
     const size_t hidden = model_.spec().hidden;
     const TensorType precision = model_.precision();
     parallel_for(threads_, tokens_, norm_grain, [&](size_t begin, size_t end, int) {
@@ -122,13 +103,13 @@ void Context::normalise(const NormWeights& norm, const float* x, const float* re
 }
 
 // What normalise() wrote last, as layers take it.
-Context::Rows Context::input_rows(const float* normed) const {
+Encoder::Rows Encoder::input_rows(const float* normed) const {
     if (model_.precision() == TensorType::f32) return {normed};
     return {work_.rounded, model_.precision() == TensorType::s8 ? work_.rounded_scale : nullptr, normed};
 }
 
 // Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
-void Context::residual_norm(const NormWeights& norm) {
+void Encoder::residual_norm(const NormWeights& norm) {
     if (model_.spec().norm_placement == NormPlacement::post) {
         normalise(norm, work_.y, x_, x_);
         return;
@@ -138,7 +119,7 @@ void Context::residual_norm(const NormWeights& norm) {
         x_[i] += work_.y[i];
 }
 
-Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
+Encoder::Rows Encoder::rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
                                bool rotated) {
     const TensorType precision = model_.precision();
     if (precision == TensorType::f32) return {x};
@@ -151,7 +132,7 @@ Context::Rows Context::rounded(const float* x, size_t rows, size_t columns, std:
     return {target, is_8bit ? scale : nullptr, x};
 }
 
-void Context::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
+void Encoder::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
     const AttentionShape& shape = block.attention;
     const Rows x = input_rows(input);
     dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
@@ -178,7 +159,7 @@ void Context::attention(const PreparedBlock& block, const Batch& batch, const fl
 }
 
 // y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
-void Context::feed_forward(const PreparedBlock& block, const float* input) {
+void Encoder::feed_forward(const PreparedBlock& block, const float* input) {
     const size_t count = tokens_ * model_.spec().hidden;
     const Rows x = input_rows(input);
     bool written = false;
@@ -208,7 +189,7 @@ void Context::feed_forward(const PreparedBlock& block, const float* input) {
 
 // Block by block of tokens. A backend may leave anything in the rows of y behind a block's: the next block's,
 // or padding.
-void Context::dense_part(const PreparedPart& part, const Rows& input, float* y) {
+void Encoder::dense_part(const PreparedPart& part, const Rows& input, float* y) {
     const size_t hidden = model_.spec().hidden, width = part.spec->width,
                  row_bytes = hidden * bytes_of(model_.precision());
     for (size_t start = 0; start < tokens_; start += inner_tokens) {
@@ -223,7 +204,7 @@ void Context::dense_part(const PreparedPart& part, const Rows& input, float* y) 
     }
 }
 
-void Context::forest(const PreparedPart& part, const Rows& input, bool accumulate) {
+void Encoder::forest(const PreparedPart& part, const Rows& input, bool accumulate) {
     const size_t hidden = model_.spec().hidden, trees = part.spec->trees,
                  row_bytes = hidden * bytes_of(model_.precision());
     const ForestRoutes& routes = routes_[part.forest];
@@ -245,27 +226,6 @@ void Context::forest(const PreparedPart& part, const Rows& input, bool accumulat
             model_.kernels().neuron_forest(part.neuron_forest.rows)(part.neuron_forest, call);
         }
     });
-}
-
-void Context::pool(const Batch& batch, Pooling pooling) {
-    const size_t hidden = model_.spec().hidden;
-    for (size_t s = 0; s < batch.sequences(); ++s) {
-        const float* first = work_.x + batch.offsets[s] * hidden;
-        float* target = work_.pooled + s * hidden;
-        const size_t length = batch.length(s);
-        if (pooling != Pooling::mean) {
-            std::memcpy(target, pooling == Pooling::last ? first + (length - 1) * hidden : first,
-                        hidden * sizeof(float));
-            continue;
-        }
-        std::memset(target, 0, hidden * sizeof(float));
-        for (size_t t = 0; t < length; ++t) {
-            for (size_t i = 0; i < hidden; ++i)
-                target[i] += first[t * hidden + i];
-        }
-        for (size_t i = 0; i < hidden; ++i)
-            target[i] /= static_cast<float>(length);
-    }
 }
 
 }  // namespace espalier

@@ -93,16 +93,6 @@ class Preparer {
         return target;
     }
 
-    // Turns a tensor along the dimension that its products sum over, there or back
-    // (kernels/quantize/rotate.h).
-    static void turn(const TensorView& tensor, bool before_last, float* values) {
-        const size_t length = tensor.row_length(),
-                     rows = before_last ? tensor.dimensions[tensor.rank - 2] : 1;
-        const size_t block = rows * length;
-        for (size_t at = 0; at < tensor.elements(); at += block)
-            rotate(values + at, before_last ? rows : length, before_last ? length : 1);
-    }
-
     // For weights that the kernels read row by row, as long as the model lives. Never turned: no such tensor
     // is.
     const float* kept(const char* name) {
@@ -125,7 +115,8 @@ class Preparer {
         const float* values = widened(tensor, scratch_.data());
         if (!turns) return values;
         if (values != scratch_.data()) std::copy(values, values + tensor.elements(), scratch_.data());
-        turn(tensor, before_last, scratch_.data());
+        const size_t rows = tensor.rank > 1 ? tensor.dimensions[tensor.rank - 2] : 1;
+        rotate_tensor(scratch_.data(), tensor.elements(), rows, tensor.row_length(), before_last);
         return scratch_.data();
     }
     bool is_8bit() const { return precision_ == TensorType::s8; }

@@ -64,11 +64,9 @@ std::vector<float> rotated_values(const FloatTensor& tensor, Rotation rotation) 
     auto given = finite_values(tensor);
     if (rotation == Rotation::none) return given;
     std::vector<double> values(given.begin(), given.end());
-    const size_t rank = tensor.dimensions.size(), length = tensor.dimensions.back();
-    const size_t count = rotation == Rotation::before_last ? tensor.dimensions[rank - 2] : length;
-    const size_t width = rotation == Rotation::before_last ? length : 1;
-    for (size_t at = 0; at < values.size(); at += count * width)
-        rotate(values.data() + at, count, width);
+    const size_t rank = tensor.dimensions.size(), rows = rank > 1 ? tensor.dimensions[rank - 2] : 1;
+    rotate_tensor(values.data(), values.size(), rows, tensor.dimensions.back(),
+                  rotation == Rotation::before_last);
     std::vector<float> out(values.size());
     std::transform(values.begin(), values.end(), out.begin(), [](double v) { return static_cast<float>(v); });
     return out;

@@ -35,4 +35,12 @@ constexpr size_t rotation_blocks(size_t count) {
 void rotate(float* values, size_t count, size_t width = 1);
 void rotate(double* values, size_t count, size_t width = 1);
 
+// A tensor of matrices [rows, length], along the dimension that its products sum over: the last, or the rows.
+template <typename Number>
+void rotate_tensor(Number* values, size_t elements, size_t rows, size_t length, bool along_rows) {
+    const size_t count = along_rows ? rows : length, width = along_rows ? length : 1;
+    for (size_t at = 0; at < elements; at += count * width)
+        rotate(values + at, count, width);
+}
+
 }  // namespace espalier

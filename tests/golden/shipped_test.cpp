@@ -160,36 +160,62 @@ TEST_CASE("bf16 and 8-bit arithmetic stay near float32, on every instruction set
     check_precision("int8", 0.985, 0.955);
 }
 
+namespace {
+
+void check_slices(const char* precision, int threads) {
+    CAPTURE(std::string(precision));
+    CAPTURE(threads);
+    const auto model = open(best_isa(), "native", precision);
+    ContextOptions options;
+    options.threads = threads;
+    options.max_tokens = 1000;
+    options.max_sequences = 20;
+    Context context(*model, options), alone(*model, {});
+    std::vector<int32_t> ids;
+    std::vector<uint32_t> offsets{0};
+    for (uint32_t s = 0; s < 20; ++s) {
+        for (uint32_t t = 0; t < 1 + s * 7 % 60; ++t)
+            ids.push_back(static_cast<int32_t>(1000 + (s * 131 + t * 17) % 20000));
+        offsets.push_back(static_cast<uint32_t>(ids.size()));
+    }
+    const size_t hidden = model->spec().hidden;
+    const auto all = context.encode({ids, {}, offsets});
+    const std::vector<float> together(all.begin(), all.end());
+    for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+        const size_t first = offsets[s], count = offsets[s + 1] - first;
+        const uint32_t ends[2] = {0, static_cast<uint32_t>(count)};
+        const auto one = alone.encode({std::span(ids).subspan(first, count), {}, ends});
+        REQUIRE(std::memcmp(one.data(), together.data() + first * hidden, count * hidden * sizeof(float)) ==
+                0);
+        for (size_t f = 0; f < model->prepared().forests; ++f)
+            REQUIRE(std::memcmp(alone.routes(f).leaf, context.routes(f).leaf + first,
+                                count * sizeof(uint32_t)) == 0);
+    }
+    CHECK(context.tokens() == ids.size());
+}
+
+}  // namespace
+
 TEST_CASE("in a batch of many slices a sequence has the bits and leaves that it has alone") {
     for (const char* precision : {"f32", "bf16", "int8"}) {
-        CAPTURE(std::string(precision));
-        const auto model = open(best_isa(), "native", precision);
-        ContextOptions options;
-        options.max_tokens = 1000;
-        options.max_sequences = 20;
-        Context context(*model, options), alone(*model, {});
-        std::vector<int32_t> ids;
-        std::vector<uint32_t> offsets{0};
-        for (uint32_t s = 0; s < 20; ++s) {
-            for (uint32_t t = 0; t < 1 + s * 7 % 60; ++t)
-                ids.push_back(static_cast<int32_t>(1000 + (s * 131 + t * 17) % 20000));
-            offsets.push_back(static_cast<uint32_t>(ids.size()));
-        }
-        const size_t hidden = model->spec().hidden;
-        const auto all = context.encode({ids, {}, offsets});
-        const std::vector<float> together(all.begin(), all.end());
-        for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-            const size_t first = offsets[s], count = offsets[s + 1] - first;
-            const uint32_t ends[2] = {0, static_cast<uint32_t>(count)};
-            const auto one = alone.encode({std::span(ids).subspan(first, count), {}, ends});
-            REQUIRE(std::memcmp(one.data(), together.data() + first * hidden,
-                                count * hidden * sizeof(float)) == 0);
-            for (size_t f = 0; f < model->prepared().forests; ++f)
-                REQUIRE(std::memcmp(alone.routes(f).leaf, context.routes(f).leaf + first,
-                                    count * sizeof(uint32_t)) == 0);
-        }
-        CHECK(context.tokens() == ids.size());
+        for (const int threads : {1, 2, 3})
+            check_slices(precision, threads);
     }
+}
+
+TEST_CASE("threads with slices of their own stop when the caller says so, and go on in the next call") {
+    const auto model = open(best_isa(), "native", "int8");
+    int cancel = 1;
+    ContextOptions options;
+    options.threads = 2;
+    options.cancel = &cancel;
+    Context context(*model, options);
+    const std::vector<int32_t> ids(40, 2000);
+    const uint32_t offsets[] = {0, 10, 20, 30, 40};
+    CHECK_THROWS_AS(context.encode({ids, {}, offsets}), Error);
+    CHECK(context.tokens() == 0);
+    cancel = 0;
+    CHECK(context.encode({ids, {}, offsets}).size() == 40 * model->spec().hidden);
 }
 
 TEST_CASE("arithmetic is as weights are stored, unless asked for") {
