@@ -2,9 +2,10 @@
 
 A peer's module gives make(model, args, variant, length, rng) -> a runner with
     infer(ids)   ids [batch, length] int32 in, last hidden states [batch, length, hidden] out, as a numpy array
-and its variants; the fastest of those is kept for every length. Answers are checked against the numpy
-reference before anything is timed: float32 within 1e-4; bf16 and int8 with a cosine of at least 0.99 over all
-hidden states of a batch (a peer that buys speed with wrong answers is not a baseline).
+and its variants; the fastest of those is kept for every length. Before anything is timed runners must keep no more
+cores busy than they were given, and their answers are checked against the numpy reference: float32 within 1e-4;
+bf16 and int8 with a cosine of at least 0.99 over all hidden states of a batch (a peer that buys speed with wrong
+answers is not a baseline).
 
 --serve: each line `LENGTH REPEATS` on stdin gets one JSON line: {"peer", "version", "variant", "precision",
 "batch", "ids", "threads", "max_error", "cosine", "ms": [one per call]}, or {"error": ...}. A length's first
@@ -48,12 +49,22 @@ class Checked:
         self.runner = make(m, args, variant, length, rng)
         for _ in range(WARMUP_CALLS):
             self.call()
+        self.check_threads()
         drain(args.threads)
         some = min(args.batch, 4)  # the reference is slow
         error, cosine = check(np.asarray(self.out)[:some], bert.reference(m, self.ids[:some]), args.precision,
                               f"{variant} {args.precision}, length {length}")
         self.row = {"variant": variant, "precision": args.precision, "batch": args.batch, "ids": length,
                     "threads": args.threads, "max_error": error, "cosine": cosine}
+
+    def check_threads(self):
+        """Raises where a runner takes more of the machine than it was given."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        while time.perf_counter() - wall < 0.2:
+            self.call()
+        used = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        if used > self.threads + 0.25:
+            raise ValueError(f"kept {used:.1f} cores busy, expected {self.threads}")
 
     def call(self):
         """Runs once with new random ids and returns the milliseconds."""

@@ -17,6 +17,7 @@ products run in the reference BLAS, and only onednn is spared that.
 import contextlib
 import ctypes
 import io
+import os
 import sys
 import warnings
 
@@ -25,6 +26,9 @@ import numpy as np
 import bert
 import serving
 
+# OpenBLAS has threads of its own, as many as there are cores unless this says otherwise.
+if "--threads" in sys.argv[:-1]:
+    os.environ["OPENBLAS_NUM_THREADS"] = sys.argv[sys.argv.index("--threads") + 1]
 sys.path.append("/usr/lib/python3/dist-packages")  # last: Debian's, if it is for this Python and the environment has none
 warnings.simplefilter("ignore")
 try:
