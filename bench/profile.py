@@ -15,7 +15,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The first that matches "object symbol". oneDNN's kernels are made at run time: they have no symbols.
 OPERATIONS = [("projections and dense layers", r"GemmRows|gemm_panels|GemmBlock|libdnnl|\[JIT\]|//anon|\[unknown\]|perf-\d+\.map"),
-              ("attention", r"attention|pack_keys|pack_values|AttentionRows|transpose_keys|exponentials|byte_tile|pack_byte|\btile<|\bstrip<|\bmultiply<"),
+              ("attention", r"attention|pack_keys|pack_values|AttentionRows|transpose_keys|exponentials|pack_byte|transpose_tokens|byte_weights|\btile<|\bstrip<|\bmultiply<"),
               ("leaves: walk", r"walk"),
               ("leaves: products", r"UpRows|DownRows|LeafBlock|leaf_forest|count_into_leaves"),
               ("activations", r"apply_all|activate"),

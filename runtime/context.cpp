@@ -67,9 +67,8 @@ Context::Context(const Model& model, const ContextOptions& options)
     Arena arena(base);
     work_ = lay_out_workspace(arena, model_, shape_, routes_);
     whole_.emplace(model_, shape_.threads, work_.whole, routes_, cancel_);
-    if (shape_.threads == 1) return;
-    lanes_.reserve(static_cast<size_t>(shape_.threads));
-    for (int i = 0; i < shape_.threads; ++i)
+    lanes_.reserve(lanes_of(shape_));
+    for (size_t i = 0; i < lanes_of(shape_); ++i)
         lanes_.emplace_back(model_, 1, lane_buffers(work_, model_, shape_, i), routes_, cancel_);
 }
 
@@ -136,21 +135,21 @@ void Context::run_slice(Encoder& encoder, const Batch& batch, size_t index) {
     encoder.run(slice, base, work_.x + base * model_.spec().hidden, observers_);
 }
 
-// Slices small enough that every thread gets as many tokens, if that is possible to a sixth. The number of
-// slices; 0: threads had better share each.
+// Slices small enough that every lane gets nearly as many tokens. The number of slices; 0: that cannot be,
+// and threads had better share each.
 size_t Context::cut_for_lanes(const Batch& batch) {
-    const size_t threads = lanes_.size();
-    if (threads == 0 || batch.sequences() < threads || observers_.any()) return 0;
+    const size_t lanes = lanes_.size();
+    if (lanes == 0 || batch.sequences() < lanes || observers_.any()) return 0;
     const auto divided = [](size_t a, size_t b) { return (a + b - 1) / b; };
-    const size_t rounds = divided(batch.tokens(), threads * slice_tokens(model_));
-    const size_t slices = cut_into_slices(batch, divided(batch.tokens(), threads * rounds));
+    const size_t rounds = divided(batch.tokens(), lanes * slice_tokens(model_));
+    const size_t slices = cut_into_slices(batch, divided(batch.tokens(), lanes * rounds));
     // As run_lanes will: the next slice goes to whoever is done first.
-    std::fill_n(work_.loads, threads, 0u);
+    std::fill_n(work_.loads, lanes, 0u);
     for (size_t i = 0, first = 0; i < slices; first = work_.slice_ends[i++])
-        *std::min_element(work_.loads, work_.loads + threads) +=
+        *std::min_element(work_.loads, work_.loads + lanes) +=
             batch.offsets[work_.slice_ends[i]] - batch.offsets[first];
-    const size_t longest = *std::max_element(work_.loads, work_.loads + threads);
-    return longest * threads * 6 <= batch.tokens() * 7 ? slices : 0;
+    const size_t longest = *std::max_element(work_.loads, work_.loads + lanes);
+    return longest <= most_lane_tokens(batch.tokens(), lanes) ? slices : 0;
 }
 
 // Each thread takes slices through all blocks by itself: one meeting of threads a call, not seven a block.

@@ -1,12 +1,13 @@
 // The one block loop. A block is an optional attention sublayer and the sum of its parts, each wrapped by the
 // model's norm placement.
+#include "runtime/encoder.h"
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
 #include "kernels/cpu/parallel.h"
-#include "runtime/encoder.h"
 
 namespace espalier {
 namespace {

@@ -68,6 +68,7 @@ class WeightStore {
     // 64-byte aligned, zero-filled, readable 64 floats past its end.
     float* floats(size_t count);
     size_t bytes() const { return bytes_; }
+    std::pmr::memory_resource* memory() const { return memory_; }
 
    private:
     struct Piece {

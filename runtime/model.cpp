@@ -57,8 +57,8 @@ Model::Model(const ModelOptions& options, const Open& open)
     backend_ = chosen_backend(options.backend, isa);
     open_tokenizer();
     prepare(file_, *kernels_, *backend_,
-            options.precision.empty() ? stored_precision(file_) : precision_type(options.precision), weights_,
-            memory_, prepared_);
+            options.precision.empty() ? stored_precision(file_) : precision_type(options.precision), memory_,
+            prepared_);
     for (const HeadSpec& head : spec().heads)
         head_names_.emplace_back(head.name);
     for (const auto label : spec().labels)

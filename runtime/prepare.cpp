@@ -19,14 +19,12 @@ unsigned long long wide(uint64_t value) {
 class Preparer {
    public:
     Preparer(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             TensorType precision, std::pmr::memory_resource* weights, std::pmr::memory_resource* memory,
-             PreparedModel& model)
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model)
         : file_(file),
           spec_(file.spec()),
           kernels_(kernels),
           backend_(backend),
           precision_(precision),
-          weights_(weights),
           model_(model),
           scratch_(memory) {}
 
@@ -144,7 +142,8 @@ class Preparer {
         shape.output = output;
         shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
-        auto layer = backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, weights_);
+        auto layer =
+            backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, model_.weights.memory());
         model_.dense_bytes += layer->bytes();
         return layer;
     }
@@ -317,7 +316,6 @@ class Preparer {
     const KernelTable& kernels_;
     const DenseBackend& backend_;
     TensorType precision_;
-    std::pmr::memory_resource* weights_;
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
     const TensorView* passed_ = nullptr;
@@ -326,9 +324,8 @@ class Preparer {
 }  // namespace
 
 void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             TensorType precision, std::pmr::memory_resource* weights, std::pmr::memory_resource* memory,
-             PreparedModel& model) {
-    Preparer(file, kernels, backend, precision, weights, memory, model).run();
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model) {
+    Preparer(file, kernels, backend, precision, memory, model).run();
 }
 
 TensorType stored_precision(const ModelFile& file) {

@@ -67,12 +67,11 @@ struct PreparedModel {
     WeightStore weights;
 };
 
-// weights: where prepared weights lie, the same that `model` has; memory: for what is needed meanwhile.
+// memory: for what is needed meanwhile; what stays lies where the model's weights do.
 // Throws Error(unsupported) for what the file may hold and this version does not run, out_of_memory,
 // internal.
 void prepare(const ModelFile& file, const KernelTable& kernels, const DenseBackend& backend,
-             TensorType precision, std::pmr::memory_resource* weights, std::pmr::memory_resource* memory,
-             PreparedModel& model);
+             TensorType precision, std::pmr::memory_resource* memory, PreparedModel& model);
 
 // The arithmetic that a file's own numbers ask for: that of its narrowest weights; float32 for f16.
 TensorType stored_precision(const ModelFile& file);

@@ -76,9 +76,10 @@ PassBuffers lay_out_pass(Arena& arena, const Model& model, size_t tokens, int th
     return b;
 }
 
-// A slice is one sequence, or several of no more than slice_tokens in all.
+// A slice is one sequence, or several of no more than slice_tokens in all; and no more than a thread's share.
 size_t lane_tokens(const Model& model, const WorkspaceShape& shape) {
-    return std::min(shape.max_tokens, std::max<size_t>(slice_tokens(model), model.spec().max_positions));
+    return std::min(most_lane_tokens(shape.max_tokens, lanes_of(shape)),
+                    std::max<size_t>(slice_tokens(model), model.spec().max_positions));
 }
 
 size_t lane_bytes(const Model& model, const WorkspaceShape& shape) {
@@ -116,7 +117,7 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, const WorkspaceSha
     const size_t text = std::min<size_t>(shape.max_tokens, spec.tokenizer.max_tokens);
     w.slice_ends = arena.take<uint32_t>(shape.max_sequences);
     w.slice_offsets = arena.take<uint32_t>(2 * shape.max_sequences);
-    w.loads = arena.take<uint32_t>(static_cast<size_t>(shape.threads));
+    w.loads = arena.take<uint32_t>(lanes_of(shape));
     w.ids = arena.take<int32_t>(text);
     w.types = arena.take<uint8_t>(text);
     for (const PreparedBlock& block : model.prepared().blocks) {
@@ -130,15 +131,15 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, const WorkspaceSha
     const size_t before = arena.used();
     w.whole = lay_out_pass(arena, model, shape.max_tokens, shape.threads);
     w.lanes = w.x == nullptr ? nullptr : reinterpret_cast<std::byte*>(w.x) + before;
-    const size_t all = shape.threads > 1 ? lane_bytes(model, shape) * static_cast<size_t>(shape.threads) : 0,
-                 taken = arena.used() - before;
+    const size_t lanes = lanes_of(shape), taken = arena.used() - before;
+    const size_t all = lanes > 0 ? lane_bytes(model, shape) * lanes : 0;
     if (all > taken) arena.take<std::byte>(all - taken);
     return w;
 }
 
 PassBuffers lane_buffers(const Workspace& workspace, const Model& model, const WorkspaceShape& shape,
-                         int lane) {
-    Arena arena(workspace.lanes + lane_bytes(model, shape) * static_cast<size_t>(lane));
+                         size_t lane) {
+    Arena arena(workspace.lanes + lane_bytes(model, shape) * lane);
     return lay_out_pass(arena, model, lane_tokens(model, shape), 1);
 }
 

@@ -35,10 +35,10 @@ struct Workspace {
     float *head_inner = nullptr, *head_out = nullptr;  // [R', …]
     uint32_t* slice_ends = nullptr;                    // [max_sequences] the sequence behind each slice
     uint32_t* slice_offsets = nullptr;  // [2 max_sequences] of the sequences of each slice, from 0
-    uint32_t* loads = nullptr;          // [threads]
+    uint32_t* loads = nullptr;          // [lanes]
     int32_t* ids = nullptr;             // [model's limit] of a text
     uint8_t* types = nullptr;           // [model's limit]
-    // In the same place: one pass of all threads, or one of each thread.
+    // In the same place: one pass of all threads, or one of each thread (a lane).
     PassBuffers whole;
     std::byte* lanes = nullptr;
 };
@@ -47,6 +47,17 @@ struct WorkspaceShape {
     size_t max_tokens = 0, max_sequences = 0;
     int threads = 1;
 };
+
+// Threads that take slices by themselves: all, where there can be a sequence for each; else none.
+inline size_t lanes_of(const WorkspaceShape& shape) {
+    const auto threads = static_cast<size_t>(shape.threads);
+    return threads > 1 && shape.max_sequences >= threads ? threads : 0;
+}
+
+// What one lane gets of `tokens` at most; a batch that cannot be shared out so evenly is not shared out.
+inline size_t most_lane_tokens(size_t tokens, size_t lanes) {
+    return tokens * 7 / (lanes * 6);
+}
 
 // Tokens of a dense part that go through both its layers before the next ones: what lies between the two
 // stays in the caches (1.5 MiB at MiniLM's 1536 float32).
@@ -59,8 +70,8 @@ size_t slice_tokens(const Model& model);
 // routes: one a forest, or none (while counting).
 Workspace lay_out_workspace(Arena& arena, const Model& model, const WorkspaceShape& shape,
                             std::span<ForestRoutes> routes);
-// Those of one thread; there are none with one thread.
+// Those of one lane.
 PassBuffers lane_buffers(const Workspace& workspace, const Model& model, const WorkspaceShape& shape,
-                         int lane);
+                         size_t lane);
 
 }  // namespace espalier

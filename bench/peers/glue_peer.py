@@ -9,8 +9,9 @@ are tokenising (Hugging Face's tokenizers), padding and inference up to the last
 alone.
 
 An order's first pass also chooses: of the runtime's variants and of the batch sizes the pair that takes a quarter of
-the batches fastest. The shortest and the longest sentence of three batches are checked as serving.py says. int8 in OpenVINO is calibrated
-on 64 of the very sentences that it is timed and checked on, which flatters its answers.
+the batches fastest. The shortest and the longest sentence of three batches are checked as serving.py says, and the
+cores that are kept busy. int8 in OpenVINO is calibrated on 64 of the very sentences that it is timed and checked on,
+which flatters its answers.
 """
 import argparse
 import gc
@@ -94,6 +95,7 @@ class Passes:
                 try:
                     self.runner.prepare(variant, {ids.shape for ids, _ in some})
                     answers = self.check(some, f"{variant}, batches of {size}, {order}")
+                    serving.check_threads(lambda: self.infer(some), self.a.threads)
                 except ValueError as error:
                     print(f"not used: {error}", file=sys.stderr)
                     refused = error

@@ -40,6 +40,16 @@ def check(found, expected, precision, what):
     return error, round(cosine, 6)
 
 
+def check_threads(call, threads):
+    """Raises where calls take more of the machine than they were given."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < 0.2:
+        call()
+    used = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    if used > threads + 0.25:
+        raise ValueError(f"kept {used:.1f} cores busy, expected {threads}")
+
+
 class Checked:
     """A runner whose answers were found right. `row` is what is reported."""
 
@@ -49,22 +59,13 @@ class Checked:
         self.runner = make(m, args, variant, length, rng)
         for _ in range(WARMUP_CALLS):
             self.call()
-        self.check_threads()
+        check_threads(self.call, args.threads)
         drain(args.threads)
         some = min(args.batch, 4)  # the reference is slow
         error, cosine = check(np.asarray(self.out)[:some], bert.reference(m, self.ids[:some]), args.precision,
                               f"{variant} {args.precision}, length {length}")
         self.row = {"variant": variant, "precision": args.precision, "batch": args.batch, "ids": length,
                     "threads": args.threads, "max_error": error, "cosine": cosine}
-
-    def check_threads(self):
-        """Raises where a runner takes more of the machine than it was given."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        while time.perf_counter() - wall < 0.2:
-            self.call()
-        used = (time.process_time() - cpu) / (time.perf_counter() - wall)
-        if used > self.threads + 0.25:
-            raise ValueError(f"kept {used:.1f} cores busy, expected {self.threads}")
 
     def call(self):
         """Runs once with new random ids and returns the milliseconds."""

@@ -9,74 +9,14 @@
 namespace espalier {
 namespace {
 
-// y[r, c] = factor[r] * sum_k A[r, k] B[k, c] for `height` rows, `stride` words apart, and one panel of
-// `pairs` words; factor may be null. Products over one head are short (16 steps at 32 dimensions), so that
-// what begins and ends a tile counts: a block of 12 queries is one tile, and rows are told from few
-// registers.
-template <size_t height, size_t width>
-[[gnu::noinline]] void attention_tile(const uint32_t* b, size_t pairs, const uint32_t* a, size_t stride,
-                                      const float* factor, float* y, size_t y_stride) {
-    __m512 sum[height][width];
-#pragma GCC unroll 12
-    for (size_t r = 0; r < height; ++r) {
-#pragma GCC unroll 2
-        for (size_t v = 0; v < width; ++v)
-            sum[r][v] = _mm512_setzero_ps();
+struct BfloatProducts {
+    using Sum = __m512;
+    [[gnu::always_inline]] static Sum begin(const int32_t*) { return _mm512_setzero_ps(); }
+    [[gnu::always_inline]] static Sum add(Sum sum, __m512i a, __m512i b) {
+        return add_pair_products(sum, a, b);
     }
-    const uint32_t* group[3] = {a, a + 4 * stride, a + 8 * stride};
-    const size_t stride3 = 3 * stride;
-    for (size_t k = 0; k < pairs; ++k, b += width * 16) {
-        const __m512i first = _mm512_loadu_si512(b), second = _mm512_loadu_si512(b + (width - 1) * 16);
-#pragma GCC unroll 12
-        for (size_t r = 0; r < height; ++r) {
-            const size_t in_group = r % 4;
-            const uint32_t* place = group[r / 4] + (in_group == 3 ? stride3 : in_group * stride);
-            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(*place));
-            sum[r][0] = add_pair_products(sum[r][0], value, first);
-            if constexpr (width == 2) sum[r][1] = add_pair_products(sum[r][1], value, second);
-        }
-        // Three pointers, not twelve: GCC would keep one a row, half of them in memory.
-#pragma GCC unroll 3
-        for (auto& rows : group) {
-            ++rows;
-            asm("" : "+r"(rows));
-        }
-    }
-#pragma GCC unroll 12
-    for (size_t r = 0; r < height; ++r) {
-        const __m512 factors = _mm512_set1_ps(factor != nullptr ? factor[r] : 1.0F);
-#pragma GCC unroll 2
-        for (size_t v = 0; v < width; ++v)
-            _mm512_storeu_ps(y + r * y_stride + v * 16, _mm512_mul_ps(sum[r][v], factors));
-    }
-}
-
-template <size_t height, size_t width>
-inline void attention_tile_of(size_t count, const uint32_t* b, size_t pairs, const uint32_t* a, size_t stride,
-                              const float* factor, float* y, size_t y_stride) {
-    if constexpr (height > 0) {
-        if (count == height) {
-            attention_tile<height, width>(b, pairs, a, stride, factor, y, y_stride);
-        } else {
-            attention_tile_of<height - 1, width>(count, b, pairs, a, stride, factor, y, y_stride);
-        }
-    }
-}
-
-// At most attention_query_block rows times all panels of a packed matrix; columns: a multiple of 16.
-inline void multiply_words(const uint32_t* b, size_t pairs, size_t columns, size_t count, const uint32_t* a,
-                           size_t stride, const float* factor, float* y, size_t y_stride) {
-    for (size_t start = 0; start < columns; start += attention_columns) {
-        const uint32_t* panel = b + start * pairs;
-        if (columns - start > 16) {
-            attention_tile_of<attention_query_block, 2>(count, panel, pairs, a, stride, factor, y + start,
-                                                        y_stride);
-        } else {
-            attention_tile_of<attention_query_block, 1>(count, panel, pairs, a, stride, factor, y + start,
-                                                        y_stride);
-        }
-    }
-}
+    [[gnu::always_inline]] static __m512 floats(Sum sum) { return sum; }
+};
 
 // Keys of `tokens` tokens, `stride` numbers apart: [panel][dimension / 2][columns], zeros up to `padded`
 // tokens.
@@ -85,7 +25,7 @@ inline void pack_keys(const uint16_t* keys, size_t stride, size_t tokens, size_t
     const size_t pairs = dimension / 2;
     for (size_t start = 0; start < padded; start += 16) {
         const size_t panel = start / attention_columns * attention_columns;
-        const size_t columns = padded - panel < attention_columns ? padded - panel : attention_columns;
+        const size_t columns = columns_of_panel(panel, padded);
         for (size_t first = 0; first < pairs; first += 16) {
             const size_t words = pairs - first < 16 ? pairs - first : 16;
             const auto mask = static_cast<__mmask16>((1u << words) - 1);
@@ -118,8 +58,7 @@ inline void pack_values(const uint16_t* values, size_t stride, size_t tokens, si
         const uint16_t* odd = values + (j + 1 < tokens ? j + 1 : 0) * stride;
         for (size_t c = 0; c < dimension; c += 16) {
             const size_t panel = c / attention_columns * attention_columns;
-            const size_t columns =
-                dimension - panel < attention_columns ? dimension - panel : attention_columns;
+            const size_t columns = columns_of_panel(panel, dimension);
             const auto load = [&](const uint16_t* row, __mmask16 there) {
                 __builtin_prefetch(row + c + dimension);
                 return _mm512_maskz_cvtepu16_epi32(
@@ -130,6 +69,19 @@ inline void pack_values(const uint16_t* values, size_t stride, size_t tokens, si
                 _mm512_or_si512(load(even, even_there), _mm512_slli_epi32(load(odd, odd_there), 16)));
         }
     }
+}
+
+// 2^x for x <= 0 with an error of 1e-4 of it, a twentieth of what rounding to bfloat16 takes; else as
+// power_of_two.
+[[gnu::always_inline]] inline Floats<WideArch> rough_power_of_two(Floats<WideArch> x) {
+    using V = Floats<WideArch>;
+    const V bounded = xsimd::max(V(-126.0F), x);
+    const V whole = xsimd::nearbyint(bounded), part = bounded - whole;
+    V p(5.517155e-2F);
+    p = xsimd::fma(p, part, V(2.4261136e-1F));
+    p = xsimd::fma(p, part, V(6.9326102e-1F));
+    p = xsimd::fma(p, part, V(9.9992806e-1F));
+    return V(_mm512_scalef_ps(p, whole));
 }
 
 // exponentials(), rounded into pairs: half as many words.
@@ -171,18 +123,34 @@ inline void attention_head_bf16(const AttentionShape& s, const uint16_t* qkv, si
     pack_keys(qkv + (s.heads + kv_head) * d, stride, tokens, d, padded, keys);
     pack_values(qkv + (s.heads + s.kv_heads + kv_head) * d, stride, tokens, d, padded, values);
     float inverse[block];
+    NarrowProduct product, mix;
+    product.groups = d / 2;
+    product.step = 1;
+    product.stride = stride / 2;
+    product.b = keys;
+    product.columns = padded;
+    product.y = scores;
+    product.y_stride = padded;
+    mix.groups = padded / 2;
+    mix.a = weights;
+    mix.step = 1;
+    mix.stride = padded / 2;
+    mix.b = values;
+    mix.columns = d;
+    mix.row_scale = inverse;
+    mix.y_stride = s.query_width();
     for (size_t start = 0, left = (tokens + block - 1) / block, rows; left > 0; --left, start += rows) {
         rows = (tokens - start + left - 1) / left;  // blocks of nearly equal size
-        const auto* queries = reinterpret_cast<const uint32_t*>(qkv + start * stride + head * d);
-        multiply_words(keys, d / 2, padded, rows, queries, stride / 2, nullptr, scores, padded);
+        product.a = reinterpret_cast<const uint32_t*>(qkv + start * stride + head * d);
+        multiply_narrow<BfloatProducts>(product, rows);
         for (size_t r = 0; r < rows; ++r) {
             float* row = scores + r * padded;
             for (size_t j = tokens; j < padded; ++j)
                 row[j] = std::numeric_limits<float>::lowest();
             inverse[r] = 1.0F / exponentials_in_pairs(row, padded, s.scale, weights + r * padded / 2);
         }
-        multiply_words(values, padded / 2, d, rows, weights, padded / 2, inverse,
-                       out + start * s.query_width() + head * d, s.query_width());
+        mix.y = out + start * s.query_width() + head * d;
+        multiply_narrow<BfloatProducts>(mix, rows);
     }
 }
 

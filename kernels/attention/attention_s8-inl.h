@@ -27,85 +27,16 @@ namespace {
 #endif
 }
 
-// y[r, c] = row_scale[r] * column_scale[c] * (start[c] + sum_k A[r, k] B[k, c]), A unsigned and B signed.
-struct ByteProduct {
-    size_t quads = 0;  // k / 4
-    // The word of row r and of four k is at a[k / 4 * step + r * stride].
-    const uint32_t* a = nullptr;
-    size_t step = 0, stride = 0;
-    const uint32_t* b = nullptr;       // packed panels
-    size_t columns = 0;                // of them all, a multiple of 16
-    const int32_t* start = nullptr;    // null: zeros
-    const float* row_scale = nullptr;  // null: ones
-    const float* column_scale = nullptr;
-    float* y = nullptr;
-    size_t y_stride = 0;
+struct ByteProducts {
+    using Sum = __m512i;
+    [[gnu::always_inline]] static Sum begin(const int32_t* start) {
+        return start != nullptr ? _mm512_loadu_si512(start) : _mm512_setzero_si512();
+    }
+    [[gnu::always_inline]] static Sum add(Sum sum, __m512i a, __m512i b) {
+        return add_products_of_bytes(sum, a, b);
+    }
+    [[gnu::always_inline]] static __m512 floats(Sum sum) { return _mm512_cvtepi32_ps(sum); }
 };
-
-// As attention_tile (attention_bf16-inl.h).
-template <size_t height, size_t width>
-[[gnu::noinline]] void byte_tile(const ByteProduct& p, size_t column) {
-    __m512i sum[height][width];
-#pragma GCC unroll 2
-    for (size_t v = 0; v < width; ++v) {
-        const __m512i start =
-            p.start != nullptr ? _mm512_loadu_si512(p.start + column + v * 16) : _mm512_setzero_si512();
-#pragma GCC unroll 12
-        for (size_t r = 0; r < height; ++r)
-            sum[r][v] = start;
-    }
-    const uint32_t* b = p.b + column * p.quads;
-    const size_t stride = p.stride, stride3 = 3 * stride, step = p.step;
-    const uint32_t* group[3] = {p.a, p.a + 4 * stride, p.a + 8 * stride};
-    for (size_t k = 0; k < p.quads; ++k, b += width * 16) {
-        const __m512i first = _mm512_loadu_si512(b), second = _mm512_loadu_si512(b + (width - 1) * 16);
-#pragma GCC unroll 12
-        for (size_t r = 0; r < height; ++r) {
-            const size_t in_group = r % 4;
-            const uint32_t* place = group[r / 4] + (in_group == 3 ? stride3 : in_group * stride);
-            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(*place));
-            sum[r][0] = add_products_of_bytes(sum[r][0], value, first);
-            if constexpr (width == 2) sum[r][1] = add_products_of_bytes(sum[r][1], value, second);
-        }
-#pragma GCC unroll 3
-        for (auto& rows : group) {
-            rows += step;
-            asm("" : "+r"(rows));
-        }
-    }
-#pragma GCC unroll 2
-    for (size_t v = 0; v < width; ++v) {
-        const __m512 scale = _mm512_loadu_ps(p.column_scale + column + v * 16);
-#pragma GCC unroll 12
-        for (size_t r = 0; r < height; ++r) {
-            __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), scale);
-            if (p.row_scale != nullptr) value = _mm512_mul_ps(value, _mm512_set1_ps(p.row_scale[r]));
-            _mm512_storeu_ps(p.y + r * p.y_stride + column + v * 16, value);
-        }
-    }
-}
-
-template <size_t height, size_t width>
-inline void byte_tile_of(size_t count, const ByteProduct& product, size_t column) {
-    if constexpr (height > 0) {
-        if (count == height) {
-            byte_tile<height, width>(product, column);
-        } else {
-            byte_tile_of<height - 1, width>(count, product, column);
-        }
-    }
-}
-
-// At most attention_query_block rows.
-inline void multiply_bytes(const ByteProduct& product, size_t rows) {
-    for (size_t column = 0; column < product.columns; column += attention_columns) {
-        if (product.columns - column > 16) {
-            byte_tile_of<attention_query_block, 2>(rows, product, column);
-        } else {
-            byte_tile_of<attention_query_block, 1>(rows, product, column);
-        }
-    }
-}
 
 // Scales and their inverses from the largest sizes, as ByteSteps (round-inl.h) has them. `most`: bfloat16
 // without its sign in the upper half of every word.
@@ -210,7 +141,7 @@ inline bool pack_byte_keys(const uint16_t* keys, size_t stride, size_t tokens, s
     bool finite = true;
     for (size_t start = 0; start < padded; start += 16) {
         const size_t panel = start / attention_columns * attention_columns;
-        const size_t columns = padded - panel < attention_columns ? padded - panel : attention_columns;
+        const size_t columns = columns_of_panel(panel, padded);
         const ByteScales scales =
             transpose_tokens(keys + start * stride, stride, tokens - start, dimension, pairs);
         __m512i sum = _mm512_setzero_si512();
@@ -236,7 +167,7 @@ inline void pack_byte_values(const uint16_t* values, size_t stride, size_t token
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place))), 16);
     };
     for (size_t panel = 0; panel < dimension; panel += attention_columns) {
-        const size_t columns = dimension - panel < attention_columns ? dimension - panel : attention_columns;
+        const size_t columns = columns_of_panel(panel, dimension);
         __m512i most = _mm512_setzero_si512();
         for (size_t j = 0; j < tokens; ++j) {
             const uint16_t* row = values + j * stride + panel;
@@ -337,8 +268,8 @@ inline void attention_head_s8(const AttentionShape& s, const uint16_t* qkv, size
                      value_scale);
 
     float inverse[block];
-    ByteProduct product, mix;
-    product.quads = d / 4;
+    NarrowProduct product, mix;
+    product.groups = d / 4;
     product.step = padded;
     product.stride = 1;
     product.b = keys;
@@ -347,7 +278,7 @@ inline void attention_head_s8(const AttentionShape& s, const uint16_t* qkv, size
     product.column_scale = key_scale;
     product.y = scores;
     product.y_stride = padded;
-    mix.quads = padded / 4;
+    mix.groups = padded / 4;
     mix.a = reinterpret_cast<const uint32_t*>(weights);
     mix.step = 1;
     mix.stride = padded / 4;
@@ -359,14 +290,14 @@ inline void attention_head_s8(const AttentionShape& s, const uint16_t* qkv, size
     for (size_t start = 0, left = (tokens + block - 1) / block, rows; left > 0; --left, start += rows) {
         rows = (tokens - start + left - 1) / left;  // blocks of nearly equal size
         product.a = queries + start;
-        multiply_bytes(product, rows);
+        multiply_narrow<ByteProducts>(product, rows);
         for (size_t r = 0; r < rows; ++r) {
             const float scale = finite ? s.scale * query_scale[start + r] : NAN;
             inverse[r] = 1.0F / byte_weights(scores + r * padded, tokens, padded, scale, start + r,
                                              weights + r * padded);
         }
         mix.y = out + start * s.query_width() + head * d;
-        multiply_bytes(mix, rows);
+        multiply_narrow<ByteProducts>(mix, rows);
     }
 }
 

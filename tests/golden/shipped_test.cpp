@@ -125,7 +125,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
     for (size_t m = 0; m < models.size(); ++m) {
         INFO(std::string(precision), " ", names[m]);
         Context context(*models[m], {});
-        size_t leaves = 0, equal = 0, labels = 0, texts = 0;
+        size_t leaves = 0, equal = 0, labels = 0, changed = 0, texts = 0;
         double cosines = 0;
         for (const json& row : expectations()) {
             const auto ids = row["ids"].get<std::vector<int32_t>>();
@@ -141,6 +141,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
             const float lead = expected.logits[1] - expected.logits[0];
             const bool same = (lead > 0) == (found.logits[1] > found.logits[0]);
             labels += same || std::fabs(lead) < 1 ? 1 : 0;
+            changed += same ? 0 : 1;
             cosines += test::cosine(expected.hidden.back(), found.hidden.back());
         }
         const double mean = cosines / static_cast<double>(texts);
@@ -150,6 +151,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
         CHECK(mean >= least_cosine);
         CHECK(static_cast<double>(equal) >= least_equal * static_cast<double>(leaves));
         CHECK(labels == texts);
+        CHECK(changed <= 2);
     }
 }
 
@@ -201,6 +203,21 @@ TEST_CASE("in a batch of many slices a sequence has the bits and leaves that it 
         for (const int threads : {1, 2, 3})
             check_slices(precision, threads);
     }
+}
+
+TEST_CASE("threads with slices of their own take little more memory than threads that share them") {
+    const auto model = open(best_isa(), "native", "int8");
+    const auto bytes = [&](int threads, uint32_t tokens, uint32_t sequences) {
+        ContextOptions options;
+        options.threads = threads;
+        options.max_tokens = tokens;
+        options.max_sequences = sequences;
+        const size_t needed = Context::arena_bytes(*model, options);
+        MESSAGE(threads, " threads, ", tokens, " tokens, ", sequences, " sequences: ", needed, " bytes");
+        return needed;
+    };
+    CHECK(bytes(4, 128, 1) < 2 * bytes(1, 128, 1));
+    CHECK(bytes(4, 2048, 32) < 2 * bytes(1, 2048, 32));
 }
 
 TEST_CASE("threads with slices of their own stop when the caller says so, and go on in the next call") {
