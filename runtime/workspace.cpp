@@ -131,8 +131,7 @@ Workspace lay_out_workspace(Arena& arena, const Model& model, const WorkspaceSha
     const size_t before = arena.used();
     w.whole = lay_out_pass(arena, model, shape.max_tokens, shape.threads);
     w.lanes = w.x == nullptr ? nullptr : reinterpret_cast<std::byte*>(w.x) + before;
-    const size_t lanes = lanes_of(shape), taken = arena.used() - before;
-    const size_t all = lanes > 0 ? lane_bytes(model, shape) * lanes : 0;
+    const size_t all = lane_bytes(model, shape) * lanes_of(shape), taken = arena.used() - before;
     if (all > taken) arena.take<std::byte>(all - taken);
     return w;
 }

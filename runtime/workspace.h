@@ -56,7 +56,7 @@ inline size_t lanes_of(const WorkspaceShape& shape) {
 
 // What one lane gets of `tokens` at most; a batch that cannot be shared out so evenly is not shared out.
 inline size_t most_lane_tokens(size_t tokens, size_t lanes) {
-    return tokens * 7 / (lanes * 6);
+    return lanes > 0 ? tokens * 7 / (lanes * 6) : 0;
 }
 
 // Tokens of a dense part that go through both its layers before the next ones: what lies between the two
