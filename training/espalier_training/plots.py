@@ -78,7 +78,7 @@ def leaf_usage(path: str | Path, layers: Mapping[str, np.ndarray], title: str) -
         raise ValueError(f"{path}: expected at least one layer, got none")
     columns = min(_COLUMNS, len(layers))
     rows = math.ceil(len(layers) / columns)
-    figure = _new_figure(max(3.2 * columns, 5.0), 2.6 * rows + 0.5)
+    figure = _new_figure(max(3.2 * columns, 5.0), 2.8 * rows + 0.5)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, counts) in zip(panels, layers.items()):
         effective = effective_leaves(counts)
@@ -87,7 +87,7 @@ def leaf_usage(path: str | Path, layers: Mapping[str, np.ndarray], title: str) -
         # One shape for all bars: thousands of leaves as single rectangles take minutes.
         axes.stairs(shares, fill=True)
         axes.axhline(1 / max(len(shares), 1), color="black", linestyle="--", linewidth=0.8)
-        axes.set_title(f"{name}: exp(entropy) {effective:.1f} of {len(shares)}", fontsize="medium")
+        axes.set_title(f"{name}\nexp(entropy) {effective:.1f} of {len(shares)}", fontsize="medium")
     for axes in panels[len(layers):]:
         axes.set_axis_off()
     figure.suptitle(title)
