@@ -3,9 +3,8 @@
 #include <cstdio>
 
 #include "apps/command.h"
+#include "apps/heads.h"
 #include "apps/lines.h"
-#include "apps/runner.h"
-#include "base/error.h"
 
 namespace espalier {
 namespace {
@@ -40,7 +39,7 @@ void print(const Options& options, const TextInput& input, const Decision& decis
 
 int classify(const Options& options) {
     const auto model = open_model(options.file, options.common);
-    const uint32_t head = model->head_named(options.head);
+    const uint32_t head = head_named(*model, options.head);
     ContextOptions inner;
     inner.threads = options.common.threads;
     Context context(*model, inner);
@@ -70,7 +69,7 @@ void add_classify(CLI::App& app, Runner& run) {
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file with a head")->required();
     command->add_option("TEXT", options->texts, "Texts (default: lines of stdin)");
-    command->add_option("--head", options->head, "The head, where there are several (default: the first)");
+    command->add_option("--head", options->head, "The head's name (default: the only one)");
     add_common(*command, options->common, true);
     command->callback([options, &run] { run = [options] { return classify(*options); }; });
 }

@@ -5,6 +5,7 @@
 
 #include "apps/command.h"
 #include "apps/glue/tsv.h"
+#include "apps/heads.h"
 #include "apps/lines.h"
 #include "apps/progress.h"
 #include "apps/runner.h"
@@ -38,16 +39,9 @@ void read_label(const Task& task, const Example& example, std::span<const std::s
     }
 }
 
-// The model's names for the task's classes; the conventional ones where it has none. Throws where head and
-// task do not fit.
+// The model's names for the task's classes; the conventional ones where it has none.
 std::vector<std::string_view> label_names(const Model& model, uint32_t head, const Task& task) {
-    const HeadSpec& spec = model.spec().heads[head];
-    if (spec.kind != HeadKind::classifier || spec.outputs != task.labels.size())
-        throw Error(Status::invalid_argument,
-                    "%s: head %s: expected a classifier of %zu classes for %s, found a %s of %u",
-                    model.file().source(), model.head_name(head), task.labels.size(),
-                    std::string(task.name).c_str(), name_of(spec.kind), spec.outputs);
-    const auto own = model.spec().labels_of(spec);
+    const auto own = model.spec().labels_of(model.spec().heads[head]);
     if (own.empty()) return {task.labels.begin(), task.labels.end()};
     return {own.begin(), own.end()};
 }
@@ -70,14 +64,9 @@ class Evaluation {
           task_(task_named(options.task)),
           model_(open_model(options.file, options.common)),
           context_(*model_, context_options()) {
-        // STS-B on a model without a head: the cosine of two embeddings.
-        by_cosine_ = task_.is_score() && model_->spec().heads.empty();
-        if (!by_cosine_) head_ = model_->head_named(options.head);
-        if (!by_cosine_ && task_.is_score() && model_->spec().heads[head_].kind != HeadKind::regression)
-            throw Error(
-                Status::invalid_argument,
-                "%s: head %s: expected a regression (or a model without heads) for %s, found a classifier",
-                model_->file().source(), model_->head_name(head_), std::string(task_.name).c_str());
+        const auto head = head_for_task(*model_, task_, options.head);
+        by_cosine_ = !head;
+        head_ = head.value_or(0);
         if (!task_.is_score()) names_ = label_names(*model_, head_, task_);
     }
 
@@ -195,7 +184,8 @@ class Evaluation {
     }
 
     void report(double seconds) const {
-        Json j{{"task", std::string(task_.name)}, {"n", rows_}};
+        Json j{{"task", std::string(task_.name)}, {"n", rows_}, {"head", nullptr}};
+        if (!by_cosine_) j["head"] = model_->head_name(head_);
         for (const Metric metric : task_.metrics)
             j[metric_name(metric)] = task_.is_score() ? measure(metric, predicted_.values, labels_.values)
                                                       : measure(metric, predicted_.classes, labels_.classes);
@@ -209,8 +199,10 @@ class Evaluation {
         std::printf("%s: %zu rows", std::string(task_.name).c_str(), rows_);
         for (const Metric metric : task_.metrics)
             std::printf(", %s %.2f %%", metric_name(metric), 100 * j[metric_name(metric)].get<double>());
-        std::printf(", %.0f sentences/s (%s, %d threads)\n", j["sentences_per_second"].get<double>(),
-                    name_of(model_->kernels().isa), options_.common.threads);
+        const std::string by =
+            by_cosine_ ? "cosine of embeddings" : std::string("head ") + model_->head_name(head_);
+        std::printf(", %.0f sentences/s (%s, %s, %d threads)\n", j["sentences_per_second"].get<double>(),
+                    by.c_str(), name_of(model_->kernels().isa), options_.common.threads);
     }
 
     const Options& options_;
@@ -236,7 +228,9 @@ void add_glue(CLI::App& app, Runner& run) {
         ->required()
         ->check(CLI::IsMember({"sst2", "cola", "mrpc", "stsb", "rte", "qnli", "qqp", "mnli", "wnli"}));
     command->add_option("TSV", options->tsv, "The data file")->required();
-    command->add_option("--head", options->head, "The head, where there are several (default: the first)");
+    command->add_option("--head", options->head,
+                        "The head's name (default: the one called as the task, else the only one; stsb: the "
+                        "only regression, and the cosine of embeddings where there is none)");
     command->add_option("--batch", options->batch, "Sentences of one call")
         ->check(CLI::Range(1u, 1u << 16))
         ->capture_default_str();

@@ -41,21 +41,4 @@ void for_each_batch(const Context& context, const TokenizedTexts& texts, bool so
     }
 }
 
-Decision decide(const Model& model, uint32_t head, std::span<const float> scores) {
-    const HeadSpec& spec = model.spec().heads[head];
-    Decision decision;
-    if (spec.kind == HeadKind::regression) {
-        decision.regression = true;
-        decision.value = scores[0];
-        decision.label = "value";
-        return decision;
-    }
-    const Choice choice = most_likely(scores);
-    decision.index = choice.index;
-    decision.value = choice.probability;
-    decision.label =
-        spec.label_count > 0 ? model.label(head, decision.index) : std::to_string(decision.index);
-    return decision;
-}
-
 }  // namespace espalier

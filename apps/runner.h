@@ -1,4 +1,4 @@
-// Runs many texts through a context in packed batches, and reads a head's scores.
+// Runs many texts through a context in packed batches.
 #pragma once
 
 #include <functional>
@@ -32,14 +32,5 @@ class TokenizedTexts {
 // come in file order, or sorted by length (longest first), which is kinder to caches.
 void for_each_batch(const Context& context, const TokenizedTexts& texts, bool sorted,
                     const std::function<void(const Batch& batch, std::span<const uint32_t> members)>& use);
-
-// What a head's scores say.
-struct Decision {
-    bool regression = false;
-    uint32_t index = 0;
-    float value = 0;    // probability of the label, or the regression's value
-    std::string label;  // its name; its number where the head has no names; "value" for a regression
-};
-Decision decide(const Model& model, uint32_t head, std::span<const float> scores);
 
 }  // namespace espalier

@@ -124,18 +124,4 @@ uint64_t Model::parameters() const {
     return total;
 }
 
-uint32_t Model::head_named(std::string_view name) const {
-    if (spec().heads.empty())
-        throw Error(Status::invalid_argument,
-                    "%s: the model has no classification head (it gives embeddings)", file_.source());
-    if (name.empty()) return 0;
-    std::string names;
-    for (uint32_t h = 0; h < head_names_.size(); ++h) {
-        if (head_names_[h] == name) return h;
-        names += (h > 0 ? ", " : "") + head_names_[h];
-    }
-    throw Error(Status::invalid_argument, "%s: head: expected one of %s, found %.*s", file_.source(),
-                names.c_str(), static_cast<int>(name.size()), name.data());
-}
-
 }  // namespace espalier

@@ -52,8 +52,6 @@ class Model {
     const char* label(size_t head, size_t label) const {
         return labels_[spec().heads[head].first_label + label].c_str();
     }
-    // The head of that name; an empty name means the only or first one. Throws Error(invalid_argument).
-    uint32_t head_named(std::string_view name) const;
 
    private:
     // open: gives the file, with what it needs from that memory.

@@ -39,6 +39,13 @@ const Files& files() {
     return all;
 }
 
+// The tiny model's classifier.
+Outcome classify(const std::vector<std::string>& more, const std::string& input = "") {
+    std::vector<std::string> arguments{"classify", files().tiny, "--head", "sentiment"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return espalier(arguments, input);
+}
+
 json parsed(const Outcome& outcome) {
     CAPTURE(outcome.err);
     REQUIRE(outcome.lines().size() == 1);
@@ -66,7 +73,7 @@ TEST_CASE("help and version are results; wrong usage exits 2") {
 }
 
 TEST_CASE("classify: arguments") {
-    const auto lines = check_good(espalier({"classify", files().tiny, "the tree", "a\tb", ""})).lines();
+    const auto lines = check_good(classify({"the tree", "a\tb", ""})).lines();
     REQUIRE(lines.size() == 3);
     const char* texts[] = {"\tthe tree", "\ta\tb", "\t"};
     for (size_t i = 0; i < 3; ++i) {
@@ -80,7 +87,7 @@ TEST_CASE("classify: arguments") {
 }
 
 TEST_CASE("classify: JSON, and its softmax") {
-    const json j = parsed(check_good(espalier({"classify", files().tiny, "--json", "the leaf"})));
+    const json j = parsed(check_good(classify({"--json", "the leaf"})));
     CHECK(j.at("text") == "the leaf");
     CHECK(j.at("truncated") == false);
     const auto logits = j.at("logits").get<std::vector<double>>();
@@ -89,31 +96,31 @@ TEST_CASE("classify: JSON, and its softmax") {
     CHECK(j.at("label") == (best == 1 ? "positive" : "negative"));
     const double probability = 1 / (1 + std::exp(logits[1 - best] - logits[best]));
     CHECK(j.at("probability").get<double>() == doctest::Approx(probability).epsilon(1e-5));
-    const json pair = parsed(check_good(espalier({"classify", files().tiny, "--json", "a\tb"})));
+    const json pair = parsed(check_good(classify({"--json", "a\tb"})));
     CHECK(pair.at("text") == "a");
     CHECK(pair.at("pair") == "b");
 }
 
 TEST_CASE("classify: stdin gives what arguments give") {
     const std::vector<std::string> texts{"the tree", "", "a\tb", "leaf leaf leaf"};
-    std::vector<std::string> arguments{"classify", files().tiny, "--json"};
+    std::vector<std::string> arguments{"--json"};
     std::string input, carriage;
     for (const std::string& text : texts) {
         arguments.push_back(text);
         input += text + "\n";
         carriage += text + "\r\n";
     }
-    const Outcome by_arguments = check_good(espalier(arguments));
+    const Outcome by_arguments = check_good(classify(arguments));
     CHECK(by_arguments.lines().size() == 4);
-    CHECK(check_good(espalier({"classify", files().tiny, "--json"}, input)).out == by_arguments.out);
-    CHECK(check_good(espalier({"classify", files().tiny, "--json"}, carriage)).out == by_arguments.out);
-    CHECK(check_good(espalier({"classify", files().tiny}, "no newline at the end")).lines().size() == 1);
-    CHECK(check_good(espalier({"classify", files().tiny}, "")).out == "");
+    CHECK(check_good(classify({"--json"}, input)).out == by_arguments.out);
+    CHECK(check_good(classify({"--json"}, carriage)).out == by_arguments.out);
+    CHECK(check_good(classify({}, "no newline at the end")).lines().size() == 1);
+    CHECK(check_good(classify({}, "")).out == "");
 }
 
 TEST_CASE("classify: a bad line gets a record in its place, the rest go on") {
     const std::string input = "the tree\na\tb\tc\n\xff\xfe\nleaf\n";
-    const Outcome text = espalier({"classify", files().tiny}, input);
+    const Outcome text = classify({}, input);
     CHECK(text.status == 1);
     REQUIRE(text.lines().size() == 4);
     CHECK(text.lines()[1].starts_with("error\t"));
@@ -124,7 +131,7 @@ TEST_CASE("classify: a bad line gets a record in its place, the rest go on") {
     CHECK(text.lines()[3].ends_with("\tleaf"));
     CHECK(holds(text.err, "espalier: line 2: "));
 
-    const Outcome records = espalier({"classify", files().tiny, "--json"}, input);
+    const Outcome records = classify({"--json"}, input);
     CHECK(records.status == 1);
     REQUIRE(records.lines().size() == 4);
     CHECK(json::parse(records.lines()[0]).contains("label"));
@@ -140,7 +147,7 @@ TEST_CASE("classify: a text far too long is cut and says so") {
     while (longest.size() < 100000)
         longest += "tree ";
     for (const std::string& text : {longest, std::string(100000, 'a'), longest + "\tleaf"}) {
-        const json j = parsed(check_good(espalier({"classify", files().tiny, "--json", text})));
+        const json j = parsed(check_good(classify({"--json", text})));
         CHECK(j.at("truncated") == (text[1] != 'a'));  // 100,000 letters are one unknown word
     }
 }
@@ -152,7 +159,8 @@ TEST_CASE("classify: heads by name") {
     CHECK(score.at("logits").size() == 1);
     CHECK(score.at("value") == score.at("logits")[0]);
     check_refused(espalier({"classify", files().tiny, "--head", "nonsense", "a"}),
-                  {files().tiny, "sentiment", "score", "nonsense"});
+                  {files().tiny, "--head", "sentiment, score", "nonsense"});
+    check_refused(espalier({"classify", files().tiny, "a"}), {files().tiny, "--head", "sentiment, score"});
     check_refused(espalier({"classify", files().plain, "a"}), {files().plain, "no classification head"});
 }
 

@@ -118,13 +118,16 @@ TEST_CASE("the order of batches, their size and the threads change nothing") {
     CHECK(numbers({"--batch", "1000", "--threads", "2"}) == first);
 }
 
-TEST_CASE("STS-B: by the cosine without a head, by a regression head with one") {
-    for (const char* model : {"plain", "stsb"}) {
+TEST_CASE("STS-B: by a regression head, by the cosine without one") {
+    for (const char* model : {"plain", "sst2", "stsb"}) {
+        CAPTURE(model);
         const json j = json::parse(check_good(glue(models()[model], "stsb", data("stsb"))).out);
         check_fraction(j.at("pearson"));
         check_fraction(j.at("spearman"));
+        CHECK(j.at("head") == (model == std::string("stsb") ? json("stsb") : json()));
     }
-    check_refused(glue(models()["sst2"], "stsb", data("stsb")), {models()["sst2"], "sst2", "regression"});
+    check_refused(glue(models()["sst2"], "stsb", data("stsb"), {"--head", "sst2"}),
+                  {models()["sst2"], "sst2", "regression"});
 }
 
 TEST_CASE("head and task that do not fit") {
