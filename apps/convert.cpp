@@ -69,8 +69,8 @@ void add_convert(CLI::App& app, Runner& run) {
     command
         ->add_option("--max-tokens", options->convert.max_tokens, "Longest sequence (default: all positions)")
         ->check(CLI::Range(3u, 1u << 24));
-    command->add_option("--head-name", options->convert.head_name, "Name of the classification head")
-        ->capture_default_str();
+    command->add_option("--head-name", options->convert.head_name,
+                        "Name of the only head (default: classifier); heads that DIR lists have their own");
     command->add_option("--name", options->name, "The model's name (default: the folder's)");
     command->add_option("--origin", options->origin, "Where the model came from, stored in the file");
     command->add_option("--licence", options->licence, "The model's licence, stored in the file");

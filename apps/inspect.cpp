@@ -145,8 +145,8 @@ void print_text(const Json& j) {
             std::printf(" %s", label.get<std::string>().c_str());
         std::printf("\n");
     }
-    if (j["heads"].empty())
-        std::printf("  head       none: embeddings (%s pooling)\n", j["pooling"].get<std::string>().c_str());
+    std::printf("  embedding  %s pooling, %s\n", j["pooling"].get<std::string>().c_str(),
+                j["normalise_output"] ? "of length 1" : "not normalised");
     const auto& t = j["tokenizer"];
     std::printf("  tokenizer  %s%s, at most %u tokens\n", t["kind"].get<std::string>().c_str(),
                 t["lowercase"] ? ", lower case" : "", t["max_tokens"].get<unsigned>());

@@ -232,7 +232,7 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
                     reader.weights().path().c_str(), s.hidden, shape_text(tensor.shape).c_str());
     const uint64_t outputs = tensor.shape[0], h = s.hidden;
     HeadSpec head;
-    head.name = import.keep(options.head_name);
+    head.name = import.keep(options.head_name.empty() ? "classifier" : options.head_name);
     head.flags = head_flag::dense_bias | head_flag::output_bias;
     head.activation = Activation::tanh;
     head.pooling = Pooling::cls;

@@ -47,7 +47,7 @@ struct ConvertOptions {
     std::string base;         // --base
     std::string pooling;      // --pooling; empty: as the checkpoint says
     uint32_t max_tokens = 0;  // 0: the model's positions
-    std::string head_name = "classifier";
+    std::string head_name;    // --head-name; empty: "classifier"
 };
 
 // Recognises the kind of checkpoint in `path` and reads it. Throws Error with one clear line.

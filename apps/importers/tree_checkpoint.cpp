@@ -60,13 +60,12 @@ void add_part_tensors(BertReader& reader, const PartSpec& part, uint64_t hidden,
     reader.add(to + "leaf.bias", from + "leaf.down.bias", {k * leaves, h}, {k, leaves, h});
 }
 
-void read_head(BertReader& reader, Import& import, const JsonFile& config, const ConvertOptions& options) {
-    if (!config.has("head")) return;
+// `from`: where the names of its tensors start.
+void add_head(BertReader& reader, Import& import, const JsonFile& entry, const std::string& name,
+              const std::string& from) {
     ModelSpec& s = import.spec;
-    const JsonFile entry(config.name() + ": head", config.value()["head"]);
     HeadSpec head;
-    head.name = import.keep(options.head_name);
-    head.kind = entry.text("kind") == "regression" ? HeadKind::regression : HeadKind::classifier;
+    head.name = import.keep(name);
     const std::string kind = entry.text("kind"), activation = entry.text_or("activation", "tanh");
     if (kind != "classifier" && kind != "regression")
         throw Error(Status::unsupported, "%s: kind: expected classifier or regression, found %s",
@@ -74,16 +73,19 @@ void read_head(BertReader& reader, Import& import, const JsonFile& config, const
     if (activation != "tanh")
         throw Error(Status::unsupported, "%s: activation: expected tanh, found %s", entry.name().c_str(),
                     activation.c_str());
+    head.kind = kind == "regression" ? HeadKind::regression : HeadKind::classifier;
     head.activation = Activation::tanh;
     head.flags = head_flag::dense_bias | head_flag::output_bias;
     head.pooling = s.pooling;
     head.dense_width = s.hidden;
     head.outputs = 1;
+    head.first_label = static_cast<uint32_t>(s.labels.size());
     if (head.kind == HeadKind::classifier) {
         const auto& labels = entry.array("labels");
-        if (labels.empty() || labels.size() > layout::max_labels)
-            throw Error(Status::bad_model, "%s: labels: expected 1 to %u, found %zu", entry.name().c_str(),
-                        layout::max_labels, labels.size());
+        const size_t most = layout::max_labels - s.labels.size();  // the file's limit is one for all heads
+        if (labels.empty() || labels.size() > most)
+            throw Error(Status::bad_model, "%s: labels: expected 1 to %zu, found %zu", entry.name().c_str(),
+                        most, labels.size());
         for (const auto& label : labels) {
             if (!label.is_string())
                 throw Error(Status::bad_model, "%s: labels: expected strings, found %s", entry.name().c_str(),
@@ -92,12 +94,47 @@ void read_head(BertReader& reader, Import& import, const JsonFile& config, const
         }
         head.outputs = head.label_count = static_cast<uint32_t>(labels.size());
     }
+    const std::string to = "heads." + std::to_string(s.heads.size()) + ".";
     s.heads.push_back(head);
     const uint64_t h = s.hidden, outputs = head.outputs;
-    reader.add("heads.0.dense.weight", "classifier.dense.weight", {h, h});
-    reader.add("heads.0.dense.bias", "classifier.dense.bias", {h});
-    reader.add("heads.0.out.weight", "classifier.out.weight", {outputs, h});
-    reader.add("heads.0.out.bias", "classifier.out.bias", {outputs});
+    reader.add(to + "dense.weight", from + "dense.weight", {h, h});
+    reader.add(to + "dense.bias", from + "dense.bias", {h});
+    reader.add(to + "out.weight", from + "out.weight", {outputs, h});
+    reader.add(to + "out.bias", from + "out.bias", {outputs});
+}
+
+void read_heads(BertReader& reader, Import& import, const JsonFile& config, const ConvertOptions& options) {
+    if (config.has("head") && config.has("heads"))
+        throw Error(Status::bad_model, "%s: head, heads: expected one of the two, found both",
+                    config.name().c_str());
+    if (config.has("head")) {
+        const JsonFile entry(config.name() + ": head", config.value()["head"]);
+        const std::string name = options.head_name.empty() ? "classifier" : options.head_name;
+        add_head(reader, import, entry, name, "classifier.");
+        return;
+    }
+    if (!config.has("heads")) return;
+    if (!options.head_name.empty())
+        throw Error(Status::invalid_argument,
+                    "--head-name: expected a checkpoint with one head, found heads with names in %s",
+                    config.name().c_str());
+    const auto& entries = config.array("heads");
+    if (entries.empty() || entries.size() > layout::max_heads)
+        throw Error(Status::bad_model, "%s: heads: expected 1 to %u, found %zu", config.name().c_str(),
+                    layout::max_heads, entries.size());
+    for (size_t i = 0; i < entries.size(); ++i) {
+        const JsonFile entry(config.name() + ": heads[" + std::to_string(i) + "]", entries[i]);
+        const std::string name = entry.text("name");
+        if (name.empty())
+            throw Error(Status::bad_model, "%s: name: expected one character or more, found none",
+                        entry.name().c_str());
+        for (const HeadSpec& other : import.spec.heads) {
+            if (other.name == name)
+                throw Error(Status::bad_model, "%s: name: expected one that no other head has, found %.60s",
+                            entry.name().c_str(), name.c_str());
+        }
+        add_head(reader, import, entry, name, "heads." + name + ".");
+    }
 }
 
 }  // namespace
@@ -156,8 +193,9 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
         if (!ffn[layer].empty()) reader.add_output_norm(layer);
     }
     s.pooling = pooling_named(config.text_or("pooling", "mean"));
-    read_head(reader, *import, config, options);
-    if (s.heads.empty()) s.flags |= model_flag::normalise_output;
+    read_heads(reader, *import, config, options);
+    // Without a head the product is a vector for comparing.
+    if (config.flag_or("normalise", s.heads.empty())) s.flags |= model_flag::normalise_output;
     if (!options.pooling.empty()) set_pooling(*import, options.pooling);
     reader.check_unused(s.pooling == Pooling::mean);
     const bool own_vocabulary = JsonFile::exists(folder + "/vocab.txt") || options.base.empty();

@@ -199,7 +199,7 @@ typedef struct espalier_batch {
 /* Last hidden states: [tokens, hidden]. */
 ESPALIER_API espalier_status espalier_encode(espalier_context* context, const espalier_batch* batch,
                                              float* hidden, espalier_error* error);
-/* Pooled vectors: [sequences, hidden], of length 1 where the model says so (or has no head). */
+/* Pooled vectors: [sequences, hidden], of length 1 where the model says so. */
 ESPALIER_API espalier_status espalier_embed(espalier_context* context, const espalier_batch* batch,
                                             float* vectors, espalier_error* error);
 /* A head's outputs: [sequences, outputs]; logits, or the value of a regression. */
