@@ -34,13 +34,13 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("sst2", "SST-2", False, ("negative", "positive"), "accuracy"),
         Task("cola", "CoLA", False, ("unacceptable", "acceptable"), "matthews"),
-        Task("mrpc", "MRPC", True, ("different", "paraphrase"), "accuracy"),
+        Task("mrpc", "MRPC", True, ("not_equivalent", "equivalent"), "accuracy"),
         Task("stsb", "STS-B", True, (), "spearman"),
         Task("rte", "RTE", True, ("entailment", "not_entailment"), "accuracy"),
         Task("qnli", "QNLI", True, ("entailment", "not_entailment"), "accuracy"),
-        Task("qqp", "QQP", True, ("different", "duplicate"), "accuracy"),
+        Task("qqp", "QQP", True, ("not_duplicate", "duplicate"), "accuracy"),
         Task("mnli", "MNLI", True, ("entailment", "neutral", "contradiction"), "accuracy"),
-        Task("wnli", "WNLI", True, ("0", "1"), "accuracy"),
+        Task("wnli", "WNLI", True, ("not_entailment", "entailment"), "accuracy"),
     )
 }
 

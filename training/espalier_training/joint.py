@@ -1,0 +1,100 @@
+"""joint: one distilled encoder learns several tasks at once and stays a sentence embedder.
+
+A step takes a batch of plain text, against the teacher's vectors and hidden states as in distil, and a batch of each
+task, against labels and the answers of the teacher fine-tuned for it. Writes FOLDER/joint with a head a task.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .checkpoint import load, load_teacher, save_trees
+from .common import compute_type, corpus_of, device_of, say, vocabulary_of, write_json
+from .config import Run
+from .distil import losses
+from .encoder import Encoder
+from .evaluate import zero_shot_similarity
+from .fidelity import fidelity
+from .finetune import Encoded, batches, collate, encode, forward, predict, soft_loss, starting_model, task_loss
+from .glue import TASKS, Task, load as load_task, metrics
+from .progress import Progress
+from .text import Sampler, tokenizer
+
+
+@dataclass
+class Lesson:
+    task: Task
+    rows: Encoded
+    dev: Encoded
+    teacher: Encoder
+    batches: object
+
+
+def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]:
+    tok = tokenizer(vocabulary_of(run))
+    lessons = []
+    for name in run.joint.tasks:
+        task = TASKS[name]
+        rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
+        folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
+        teacher = load(folder, run.teacher).to(device).to(dtype).requires_grad_(False).eval()
+        lessons.append(Lesson(task, rows, dev, teacher, batches(rows, run.joint.batch, run.joint.steps, run.seed)))
+    return lessons
+
+
+def _task_loss(model: Encoder, lesson: Lesson, run: Run, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    batch = collate(lesson.rows, next(lesson.batches), device)
+    with torch.no_grad():
+        wanted = forward(lesson.teacher, lesson.task, batch, dtype)[1]
+    outputs = forward(model, lesson.task, batch, dtype)[1]
+    soft = run.joint.soft
+    return (1 - soft) * task_loss(lesson.task, outputs, batch.labels) + soft * soft_loss(lesson.task, outputs, wanted)
+
+
+def run(run: Run) -> None:
+    device = device_of(run)
+    dtype = compute_type(device)
+    torch.manual_seed(run.seed)
+    teacher = load_teacher(run.teacher).to(device)
+    sampler = Sampler(corpus_of(run, teacher), device, run.seed + 1)
+    teacher = teacher.to(dtype).requires_grad_(False)
+    model = starting_model(run).to(device)
+    lessons = _lessons(run, device, dtype)
+    for lesson in lessons:
+        model.add_head(lesson.task.name, lesson.task.labels)
+    for name, p in model.named_parameters():
+        p.requires_grad_(not (name.startswith("embeddings.") and "LayerNorm" not in name))
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+    steps, warm = run.joint.steps, max(1, run.joint.steps // 20)
+    with Progress(steps, f"joint training of {run.name} (steps)") as progress:
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = run.joint.learning_rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+            ids = sampler.batch(step, run.joint.text_tokens)
+            with torch.no_grad():
+                theirs = teacher(ids, dtype=dtype)
+            loss = losses(model(ids, dtype=dtype), theirs, run.distil, run.distil.hidden)
+            for lesson in lessons:
+                loss = loss + run.joint.task_weight * _task_loss(model, lesson, run, device, dtype)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress.advance(1)
+    _report(run, model, teacher, sampler, lessons, device, dtype)
+
+
+def _report(run: Run, model: Encoder, teacher: Encoder, sampler: Sampler, lessons: list[Lesson], device, dtype) -> None:
+    result = {"name": run.name, "parts": run.parts, **fidelity(model, teacher, sampler.held_out(8192), dtype)}
+    for lesson in lessons:
+        outputs = predict(model, lesson.task, lesson.dev, device, dtype)
+        result[lesson.task.name] = metrics(lesson.task, outputs, lesson.dev.labels)
+        say(f"{run.name} {lesson.task.name}: {result[lesson.task.name]}")
+    tok = tokenizer(vocabulary_of(run))
+    result["stsb_zero_shot"] = zero_shot_similarity(model, run.finetune.data, tok, run.finetune.max_tokens, device, dtype)
+    say(f"{run.name}: cosine {result['cosine']:.4f}, STS-B 0-shot {result['stsb_zero_shot']}")
+    save_trees(run.path / "joint", model, vocabulary_of(run))
+    write_json(run.path / "joint.json", result)

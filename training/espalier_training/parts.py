@@ -1,0 +1,201 @@
+"""The parts that a feed-forward layer is a sum of, as PyTorch modules; names and shapes are those of docs/checkpoints.md.
+
+Weights are kept in float32 and computed in the type of the input (bfloat16 on GPUs); leaf trees route in float32.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .grouped import Groups, rows_of
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """dense: width. leaf, neuron: trees, depth; leaf also width, the neurons of a leaf."""
+    kind: str
+    width: int = 0
+    trees: int = 0
+    depth: int = 0
+
+    @property
+    def nodes(self) -> int:
+        """Tests (leaf) or neurons (neuron) of one tree."""
+        return 2 ** (self.depth + (self.kind == "neuron")) - 1
+
+    def active(self) -> float:
+        """Neurons that a token computes, in multiply-adds of one in a dense layer (a test has no output row)."""
+        return {"dense": float(self.width),
+                "leaf": self.trees * (self.width + self.depth / 2),
+                "neuron": float(self.trees * (self.depth + 1))}[self.kind]
+
+    def stored(self) -> int:
+        return {"dense": self.width, "leaf": self.trees * 2 ** self.depth * self.width,
+                "neuron": self.trees * self.nodes}[self.kind]
+
+    def config(self) -> dict:
+        return {"dense": {"kind": "dense", "width": self.width},
+                "leaf": {"kind": "leaf_forest", "trees": self.trees, "depth": self.depth, "leaf_width": self.width},
+                "neuron": {"kind": "neuron_forest", "trees": self.trees, "depth": self.depth}}[self.kind]
+
+
+def parse_parts(text: str) -> list[PartSpec]:
+    """dense:W, leaf:K:D:L, neuron:K:D joined by +, or none (a bias only: leaf:1:0:0)."""
+    if text == "none":
+        return [PartSpec("leaf", 0, 1, 0)]
+    parts = []
+    for piece in text.split("+"):
+        kind, *numbers = piece.split(":")
+        wanted = {"dense": 1, "leaf": 3, "neuron": 2}.get(kind)
+        if wanted is None or len(numbers) != wanted or not all(n.isdigit() for n in numbers):
+            raise ValueError(f"parts {text!r}: expected dense:W, leaf:K:D:L or neuron:K:D, found {piece!r}")
+        n = [int(v) for v in numbers]
+        parts.append(PartSpec(kind, n[0]) if kind == "dense"
+                     else PartSpec(kind, n[2] if kind == "leaf" else 0, n[0], n[1]))
+        if parts[-1].stored() == 0 and kind != "leaf" or parts[-1].depth > 16:
+            raise ValueError(f"parts {text!r}: expected at least one neuron and a depth of at most 16, found {piece!r}")
+    return parts
+
+
+def spec_of(config: dict) -> PartSpec:
+    kind = {"dense": "dense", "leaf_forest": "leaf", "neuron_forest": "neuron"}[config["kind"]]
+    return PartSpec(kind, config.get("width", config.get("leaf_width", 0)), config.get("trees", 0), config.get("depth", 0))
+
+
+class Linear(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class Dense(nn.Module):
+    def __init__(self, hidden: int, spec: PartSpec):
+        super().__init__()
+        self.spec = spec
+        self.up, self.down = Linear(hidden, spec.width), Linear(spec.width, hidden)
+
+    def forward(self, x: torch.Tensor, routes: list | None = None) -> torch.Tensor:
+        """x [T, H] -> [T, H]. Leaves taken are appended to routes, [T, K] a forest."""
+        return self.down(F.gelu(self.up(x)))
+
+
+def descend(decisions: torch.Tensor, depth: int) -> torch.Tensor:
+    """decisions [T, K, nodes], true goes right -> the node at level `depth` of each tree, in heap order: [T, K]."""
+    node = torch.zeros(decisions.shape[:2], dtype=torch.long, device=decisions.device)
+    for _ in range(depth):
+        node = 2 * node + 1 + decisions.gather(2, node[..., None]).squeeze(2).long()
+    return node
+
+
+class _Holder(nn.Module):
+    """A module for the dots in a tensor's name."""
+
+    def __init__(self, **tensors):
+        super().__init__()
+        for name, tensor in tensors.items():
+            if isinstance(tensor, nn.Module):
+                self.add_module(name, tensor)
+            elif isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
+            else:
+                self.register_buffer(name, tensor)
+
+
+class LeafForest(nn.Module):
+    """Trees whose leaves are small feed-forward layers. The nodes are buffers: they never learn by gradient."""
+
+    def __init__(self, hidden: int, spec: PartSpec):
+        super().__init__()
+        self.spec = spec
+        leaves = spec.trees * 2 ** spec.depth
+        zeros = lambda *shape: nn.Parameter(torch.zeros(*shape))
+        if spec.depth:
+            self.node = _Holder(weight=torch.zeros(spec.trees * spec.nodes, hidden), threshold=torch.zeros(spec.trees * spec.nodes))
+        down = _Holder(bias=zeros(leaves, hidden))
+        if spec.width:
+            down.register_parameter("weight", nn.Parameter(torch.randn(leaves, spec.width, hidden) * spec.width ** -0.5))
+            up = _Holder(weight=nn.Parameter(torch.randn(leaves, spec.width, hidden) * hidden ** -0.5), bias=zeros(leaves, spec.width))
+            self.leaf = _Holder(up=up, down=down)
+        else:
+            self.leaf = _Holder(down=down)
+
+    def route(self, x: torch.Tensor) -> torch.Tensor:
+        """Leaf of every tree, 0 .. 2^D - 1: [T, K]."""
+        s = self.spec
+        if s.depth == 0:
+            return torch.zeros(len(x), s.trees, dtype=torch.long, device=x.device)
+        with torch.no_grad():
+            right = F.linear(x.float(), self.node.weight.float()) > self.node.threshold.float()
+            return descend(right.view(len(x), s.trees, s.nodes), s.depth) - s.nodes
+
+    def forward(self, x: torch.Tensor, routes: list | None = None) -> torch.Tensor:
+        s = self.spec
+        leaf = self.route(x)
+        if routes is not None:
+            routes.append(leaf)
+        y = 0
+        for k in range(s.trees):
+            y = y + self.tree(x, leaf[:, k], slice(k * 2 ** s.depth, (k + 1) * 2 ** s.depth))
+        return y
+
+    def tree(self, x: torch.Tensor, leaf: torch.Tensor, of: slice) -> torch.Tensor:
+        down = self.leaf.down
+        if self.spec.depth == 0 and self.spec.width == 0:
+            return down.bias[of].to(x.dtype).expand_as(x)
+        bias = rows_of(leaf, down.bias[of].to(x.dtype))
+        if self.spec.width == 0:
+            return bias
+        groups = Groups(leaf, 2 ** self.spec.depth)
+        up = self.leaf.up
+        z = groups.multiply(groups.sort(x), up.weight[of].to(x.dtype).transpose(1, 2))
+        a = F.gelu(z + rows_of(groups.sorted_group, up.bias[of].to(x.dtype)))
+        return groups.unsort(groups.multiply(a, down.weight[of].to(x.dtype))) + bias
+
+
+class NeuronForest(nn.Module):
+    """UltraFastBERT's form (arXiv 2311.10770): every node of the path is a neuron. Trained as published: all nodes are
+    computed and a mask keeps the path, so only visited nodes learn, and decisions carry no gradient."""
+
+    def __init__(self, hidden: int, spec: PartSpec):
+        super().__init__()
+        self.spec = spec
+        rows = spec.trees * spec.nodes
+        uniform = lambda bound, *shape: nn.Parameter((torch.rand(*shape) * 2 - 1) * bound)
+        self.add_module("in", _Holder(weight=uniform(hidden ** -0.5, rows, hidden), bias=uniform(hidden ** -0.5, rows)))
+        self.out = _Holder(weight=uniform(((spec.depth + 1) * spec.trees) ** -0.5, rows, hidden),
+                           bias=nn.Parameter(torch.zeros(hidden)))
+
+    def forward(self, x: torch.Tensor, routes: list | None = None) -> torch.Tensor:
+        s = self.spec
+        nodes = getattr(self, "in")
+        z = F.linear(x, nodes.weight.to(x.dtype), nodes.bias.to(x.dtype))
+        with torch.no_grad():
+            right = (z > 0).view(len(x), s.trees, s.nodes)
+            mask = torch.zeros_like(right, dtype=x.dtype)
+            node = torch.zeros(len(x), s.trees, 1, dtype=torch.long, device=x.device)
+            for level in range(s.depth + 1):
+                mask.scatter_(2, node, 1)
+                if level < s.depth:
+                    node = 2 * node + 1 + right.gather(2, node).long()
+        if routes is not None:
+            routes.append(node.squeeze(2) - (2 ** s.depth - 1))
+        a = F.gelu(z) * mask.view(len(x), -1)
+        return a @ self.out.weight.to(x.dtype) + self.out.bias.to(x.dtype)
+
+
+def make_part(hidden: int, spec: PartSpec) -> nn.Module:
+    return {"dense": Dense, "leaf": LeafForest, "neuron": NeuronForest}[spec.kind](hidden, spec)
+
+
+def operations_share(parts: list[PartSpec], dense_width: int) -> float:
+    """Multiply-adds of a layer as a share of the dense layer's."""
+    return sum(p.active() for p in parts) / dense_width
+
+
+def effective_leaves(counts: torch.Tensor) -> float:
+    """exp of the entropy of leaf counts: how many leaves are in use, were they used evenly."""
+    p = counts.double() / counts.sum().clamp(min=1)
+    return math.exp(float(-(p * p.clamp(min=1e-300).log()).sum()))
