@@ -71,12 +71,11 @@ class Finetune:
 @dataclass
 class Joint:
     """One encoder for several tasks and for sentence vectors: the tasks' batches beside distillation on text."""
-    tasks: list[str] = field(default_factory=lambda: ["sst2", "mrpc"])
-    steps: int = 6000
+    tasks: dict[str, int] = field(default_factory=lambda: {"sst2": 96, "mrpc": 24})  # rows of each in a step
+    steps: int = 3000
     text_tokens: int = 8192  # of a step
-    batch: int = 32  # of each task, a step
     learning_rate: float = 3e-4
-    soft: float = 0.5
+    soft: float = 0.5  # share of the teacher's answers, as in finetune
     task_weight: float = 0.3
     seed: int = 1  # whose fine-tuned teachers answer (finetune.teacher_runs)
 

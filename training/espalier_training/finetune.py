@@ -219,7 +219,7 @@ def work(runs: list[Run]) -> None:
             continue
         try:
             result = job(run, task, seed)
-        except ValueError as error:  # the other jobs may be well
+        except (ValueError, OSError) as error:  # the other jobs may be well
             warn(f"{run.name} {task.name} seed {seed}: {error}")
             failed += 1
             continue
@@ -240,11 +240,12 @@ def run(runs: list[Run]) -> None:
         work(runs)
         return
     gpus = torch.cuda.device_count()
+    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [str(g) for g in range(gpus)]
     children = []
     for i in range(workers):
         environment = {**os.environ, "ESPALIER_TRAINING_WORKER": "1"}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(i % gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = visible[i % gpus]
         children.append(subprocess.Popen([sys.executable, "-m", "espalier_training", *sys.argv[1:]], env=environment))
     failed = [c for c in children if c.wait() != 0]
     if failed:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
+import numpy as np
 import torch
 
 from .checkpoint import load, load_teacher, save_trees
 from .common import compute_type, corpus_of, device_of, say, vocabulary_of, write_json
 from .config import Run
 from .distil import losses
-from .encoder import Encoder
+from .encoder import Encoder, pool
 from .evaluate import zero_shot_similarity
 from .fidelity import fidelity
-from .finetune import Encoded, batches, collate, encode, forward, predict, soft_loss, starting_model, task_loss
+from .finetune import Encoded, batches, collate, encode, predict, soft_loss, starting_model, task_loss
 from .glue import TASKS, Task, load as load_task, metrics
 from .progress import Progress
 from .text import Sampler, tokenizer
@@ -27,30 +29,41 @@ from .text import Sampler, tokenizer
 class Lesson:
     task: Task
     rows: Encoded
+    wanted: torch.Tensor  # [rows, outputs]: the fine-tuned teacher's answers
     dev: Encoded
-    teacher: Encoder
-    batches: object
+    batches: Iterator[np.ndarray]
 
 
 def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]:
     tok = tokenizer(vocabulary_of(run))
     lessons = []
-    for name in run.joint.tasks:
+    for name, size in run.joint.tasks.items():
+        if name not in TASKS:
+            raise ValueError(f"joint.tasks: expected some of {', '.join(TASKS)}, found {name}")
         task = TASKS[name]
         rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
         folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
-        teacher = load(folder, run.teacher).to(device).to(dtype).requires_grad_(False).eval()
-        lessons.append(Lesson(task, rows, dev, teacher, batches(rows, run.joint.batch, run.joint.steps, run.seed)))
+        teacher = load(folder, run.teacher).to(device).to(dtype)
+        wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
+        lessons.append(Lesson(task, rows, wanted, dev, batches(rows, size, run.joint.steps, run.seed)))
     return lessons
 
 
-def _task_loss(model: Encoder, lesson: Lesson, run: Run, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    batch = collate(lesson.rows, next(lesson.batches), device)
-    with torch.no_grad():
-        wanted = forward(lesson.teacher, lesson.task, batch, dtype)[1]
-    outputs = forward(model, lesson.task, batch, dtype)[1]
-    soft = run.joint.soft
-    return (1 - soft) * task_loss(lesson.task, outputs, batch.labels) + soft * soft_loss(lesson.task, outputs, wanted)
+def _task_losses(model: Encoder, lessons: list[Lesson], soft: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The rows of all tasks go through the encoder together, then each to its head."""
+    chosen = [next(lesson.batches) for lesson in lessons]
+    together = Encoded([l.rows.ids[i] for l, c in zip(lessons, chosen) for i in c],
+                       [l.rows.types[i] for l, c in zip(lessons, chosen) for i in c],
+                       np.concatenate([l.rows.labels[c] for l, c in zip(lessons, chosen)]))
+    batch = collate(together, np.arange(len(together.ids)), device)
+    pooled = pool(model(batch.ids, batch.types, batch.mask, dtype)[-1], batch.mask)
+    sizes = [len(c) for c in chosen]
+    total = 0.0
+    for lesson, which, x, labels in zip(lessons, chosen, pooled.split(sizes), batch.labels.split(sizes)):
+        outputs = model.heads[lesson.task.name](x)
+        wanted = lesson.wanted[torch.from_numpy(which).to(device)]
+        total = total + (1 - soft) * task_loss(lesson.task, outputs, labels) + soft * soft_loss(lesson.task, outputs, wanted)
+    return total
 
 
 def run(run: Run) -> None:
@@ -67,7 +80,8 @@ def run(run: Run) -> None:
     for name, p in model.named_parameters():
         p.requires_grad_(not (name.startswith("embeddings.") and "LayerNorm" not in name))
     learning = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+    fused = {"fused": True} if device.type == "cuda" else {}
+    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, **fused)
     steps, warm = run.joint.steps, max(1, run.joint.steps // 20)
     with Progress(steps, f"joint training of {run.name} (steps)") as progress:
         for step in range(steps):
@@ -77,8 +91,7 @@ def run(run: Run) -> None:
             with torch.no_grad():
                 theirs = teacher(ids, dtype=dtype)
             loss = losses(model(ids, dtype=dtype), theirs, run.distil, run.distil.hidden)
-            for lesson in lessons:
-                loss = loss + run.joint.task_weight * _task_loss(model, lesson, run, device, dtype)
+            loss = loss + run.joint.task_weight * _task_losses(model, lessons, run.joint.soft, device, dtype)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()
