@@ -125,12 +125,18 @@ def load_run(path: str, overrides: list[str] = ()) -> Run:
             values = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
-    for override in overrides:
-        _override(values, override)
+    for text in overrides:
+        override(values, text)
+    return load_values(values, path)
+
+
+def load_values(values: dict, path: str) -> Run:
+    """path is named in messages."""
     return _build(Run, values, path, "")
 
 
-def _override(values: dict, text: str) -> None:
+def override(values: dict, text: str) -> None:
+    """text: section.key=value, the value as TOML has it, or a bare word."""
     key, _, value = text.partition("=")
     try:
         parsed = tomllib.loads(f"x = {value}")["x"]

@@ -1,6 +1,8 @@
 """evaluate: fidelity to the teacher on held-out text, similarity of sentence pairs (STS-B) without fine-tuning."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,11 @@ def sentence_vectors(model: Encoder, rows: Encoded, device: torch.device, dtype:
     return out
 
 
-def zero_shot_similarity(model: Encoder, data: str, tok, longest: int, device: torch.device, dtype: torch.dtype) -> dict:
-    """STS-B dev by the cosine of the two sentences' vectors."""
+def zero_shot_similarity(model: Encoder, data: str, tok, longest: int, device: torch.device, dtype: torch.dtype) -> dict | None:
+    """STS-B dev by the cosine of the two sentences' vectors; None where the data has no STS-B."""
     task = TASKS["stsb"]
+    if not data or not (Path(data) / task.folder).is_dir():
+        return None
     dev = load_task(data, task)[1]
     vectors = [sentence_vectors(model, encode(Examples(texts, None, dev.labels), tok, longest), device, dtype)
                for texts in (dev.first, dev.second)]
@@ -46,9 +50,10 @@ def run(run: Run) -> None:
     if not is_teacher:
         sampler = Sampler(corpus_of(run, teacher), device, run.seed)
         result.update(fidelity(student, teacher, sampler.held_out(8192), dtype))
-    if run.finetune.data:
-        tok = tokenizer(vocabulary_of(run), teacher.shape.lower_case)
-        result["stsb_zero_shot"] = zero_shot_similarity(student, run.finetune.data, tok, run.finetune.max_tokens, device, dtype)
+    tok = tokenizer(vocabulary_of(run), teacher.shape.lower_case)
+    similarity = zero_shot_similarity(student, run.finetune.data, tok, run.finetune.max_tokens, device, dtype)
+    if similarity:
+        result["stsb_zero_shot"] = similarity
     write_json(run.path / "evaluate.json", result)
     if not is_teacher:
         say(f"{run.name}: cosine to the teacher {result['cosine']:.4f}; hidden error by layer "

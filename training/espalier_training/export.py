@@ -1,11 +1,14 @@
-"""export: a checkpoint of the run into a model file of the C++ runtime, by `espalier convert`."""
+"""export: a checkpoint of the run into a model file of the C++ runtime, by `espalier convert`, and how long it takes there."""
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
-from .common import say
+from .common import say, write_json
 from .config import Run
+
+_TIMED_TOKENS = 128
 
 
 def run(run: Run) -> None:
@@ -17,7 +20,15 @@ def run(run: Run) -> None:
                "--name", run.name, "-o", str(target)]
     for option, value in (("--licence", run.export.licence), ("--origin", run.export.origin)):
         command += [option, value] if value else []
-    done = subprocess.run(command)
+    _run(command)
+    tokens = min(_TIMED_TOKENS, json.loads((source / "config.json").read_text())["max_position_embeddings"])
+    timed = json.loads(_run([run.export.command, "bench", "model", str(target), "--ids", str(tokens), "--threads", "1", "--json"]))
+    write_json(run.path / "bench.json", timed)
+    say(f"{target}: from {source}; {tokens} tokens take {timed['median_ms']:.2f} ms on one thread")
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise ValueError(f"{' '.join(command)}: exit status {done.returncode}")
-    say(f"{target}: from {source}")
+    return done.stdout

@@ -4,9 +4,6 @@ Every task and seed is a job of its own; finished jobs are not repeated. Several
 """
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from .checkpoint import load, load_teacher, save_trees
-from .common import compute_type, device_of, say, vocabulary_of, warn, write_json
+from .common import compute_type, device_of, say, vocabulary_of, write_json
 from .config import Finetune, Run
 from .encoder import Encoder, pool
 from .glue import TASKS, Examples, Task, load as load_task, metrics
+from .jobs import Job, share
 from .text import CLS, SEP, tokenizer
 
 
@@ -162,7 +160,7 @@ def starting_model(run: Run) -> Encoder:
     return load(run.path / "distilled", run.teacher)
 
 
-def job(run: Run, task: Task, seed: int) -> dict:
+def train_and_score(run: Run, task: Task, seed: int) -> dict:
     device = device_of(run)
     dtype = compute_type(device)
     options = run.finetune
@@ -185,8 +183,8 @@ def job(run: Run, task: Task, seed: int) -> dict:
             **metrics(task, outputs, dev_rows.labels)}
 
 
-def jobs_of(runs: list[Run]) -> list[tuple[Run, Task, int]]:
-    """First seeds first, so that a job list that is cut short has every run and task."""
+def plan(runs: list[Run]) -> list[tuple[Run, Task, int]]:
+    """First seeds first, so that a list that is cut short has every run and task."""
     jobs = []
     for run in runs:
         for name in run.finetune.tasks:
@@ -197,56 +195,24 @@ def jobs_of(runs: list[Run]) -> list[tuple[Run, Task, int]]:
     return [job[1:] for job in sorted(jobs, key=lambda job: job[0])]
 
 
-def result_file(run: Run, task: Task, seed: int) -> Path:
-    return run.path / "tasks" / f"{task.name}-{seed}.json"
+def names_of(runs: list[Run]) -> list[str]:
+    return [f"{task.name}-{seed}" for _, task, seed in plan(runs)]
 
 
-def claim(file: Path) -> bool:
-    """True for one process only: the file beside the result is made by whoever takes the job."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.close(os.open(file.with_suffix(".claim"), os.O_CREAT | os.O_EXCL))
-        return True
-    except FileExistsError:
-        return False
+def _tune(run: Run, task: Task, seed: int, file: Path) -> None:
+    result = train_and_score(run, task, seed)
+    write_json(file, result)
+    say(f"{run.name} {task.name} seed {seed}: {100 * result[task.headline]:.2f} {task.headline}")
 
 
-def work(runs: list[Run]) -> None:
-    failed = 0
-    for run, task, seed in jobs_of(runs):
-        file = result_file(run, task, seed)
-        if file.exists() or not claim(file):
-            continue
-        try:
-            result = job(run, task, seed)
-        except (ValueError, OSError) as error:  # the other jobs may be well
-            warn(f"{run.name} {task.name} seed {seed}: {error}")
-            failed += 1
-            continue
-        write_json(file, result)
-        say(f"{run.name} {task.name} seed {seed}: {100 * result[task.headline]:.2f} {task.headline}")
-    if failed:
-        raise ValueError(f"{failed} jobs failed")
+def jobs_of(runs: list[Run]) -> list[Job]:
+    jobs = []
+    for run, task, seed in plan(runs):
+        file = run.path / "tasks" / f"{task.name}-{seed}.json"
+        jobs.append(Job(f"{run.name} {task.name} seed {seed}", file,
+                        lambda run=run, task=task, seed=seed, file=file: _tune(run, task, seed, file)))
+    return jobs
 
 
 def run(runs: list[Run]) -> None:
-    if os.environ.get("ESPALIER_TRAINING_WORKER"):
-        work(runs)
-        return
-    for run, task, seed in jobs_of(runs):
-        result_file(run, task, seed).with_suffix(".claim").unlink(missing_ok=True)  # of a run that was killed
-    workers = max(run.finetune.workers for run in runs)
-    if workers <= 1:
-        work(runs)
-        return
-    gpus = torch.cuda.device_count()
-    visible = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [str(g) for g in range(gpus)]
-    children = []
-    for i in range(workers):
-        environment = {**os.environ, "ESPALIER_TRAINING_WORKER": "1"}
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = visible[i % gpus]
-        children.append(subprocess.Popen([sys.executable, "-m", "espalier_training", *sys.argv[1:]], env=environment))
-    failed = [c for c in children if c.wait() != 0]
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(children)} processes failed; see their messages above")
+    share(jobs_of(runs), max(run.finetune.workers for run in runs))

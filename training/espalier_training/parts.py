@@ -4,6 +4,7 @@ Weights are kept in float32 and computed in the type of the input (bfloat16 on G
 """
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -56,8 +57,9 @@ def parse_parts(text: str) -> list[PartSpec]:
         n = [int(v) for v in numbers]
         parts.append(PartSpec(kind, n[0]) if kind == "dense"
                      else PartSpec(kind, n[2] if kind == "leaf" else 0, n[0], n[1]))
-        if parts[-1].stored() == 0 and kind != "leaf" or parts[-1].depth > 16:
-            raise ValueError(f"parts {text!r}: expected at least one neuron and a depth of at most 16, found {piece!r}")
+        p = parts[-1]
+        if (p.kind == "dense" and p.width == 0) or (p.kind != "dense" and p.trees == 0) or p.depth > 16:
+            raise ValueError(f"parts {text!r}: expected at least one neuron or tree and a depth of at most 16, found {piece!r}")
     return parts
 
 
@@ -88,6 +90,36 @@ def descend(decisions: torch.Tensor, depth: int) -> torch.Tensor:
     for _ in range(depth):
         node = 2 * node + 1 + decisions.gather(2, node[..., None]).squeeze(2).long()
     return node
+
+
+@functools.lru_cache(maxsize=None)
+def _paths(depth: int, device: torch.device) -> torch.Tensor:
+    """[nodes, leaves]: 1 where the way to a leaf goes right, -1 where it goes left, 0 where it does not pass."""
+    nodes, leaves = 2 ** depth - 1, 2 ** depth
+    paths = torch.zeros(nodes, leaves)
+    for leaf in range(leaves):
+        node = 0
+        for level in reversed(range(depth)):
+            right = leaf >> level & 1
+            paths[node, leaf] = 1 if right else -1
+            node = 2 * node + 1 + right
+    return paths.to(device)
+
+
+_DEEPEST_BY_PRODUCT = 8  # deeper, the product costs more than a GPU's kernel launches
+
+
+def leaf_by_product(right: torch.Tensor, depth: int) -> torch.Tensor:
+    """The leaf is where all decisions of its path agree: one product, where walking takes five small kernels a level."""
+    kind = torch.float16 if right.is_cuda else torch.float32
+    return ((right.to(kind) * 2 - 1) @ _paths(depth, right.device).to(kind)).argmax(2)
+
+
+def leaf_of(right: torch.Tensor, depth: int) -> torch.Tensor:
+    """Decisions [T, K, nodes] -> leaf, 0 .. 2^D - 1 [T, K]."""
+    if right.is_cuda and depth <= _DEEPEST_BY_PRODUCT:
+        return leaf_by_product(right, depth)
+    return descend(right, depth) - (2 ** depth - 1)
 
 
 class _Holder(nn.Module):
@@ -129,7 +161,7 @@ class LeafForest(nn.Module):
             return torch.zeros(len(x), s.trees, dtype=torch.long, device=x.device)
         with torch.no_grad():
             right = F.linear(x.float(), self.node.weight.float()) > self.node.threshold.float()
-            return descend(right.view(len(x), s.trees, s.nodes), s.depth) - s.nodes
+            return leaf_of(right.view(len(x), s.trees, s.nodes), s.depth)
 
     def forward(self, x: torch.Tensor, routes: list | None = None) -> torch.Tensor:
         s = self.spec

@@ -52,20 +52,26 @@ def _size(run: Run, dense_width: int) -> list[str]:
             f"{100 * operations_share(parts, dense_width):.1f} %"]
 
 
+def _time(run: Run) -> str:
+    file = run.path / "bench.json"
+    return f"{json.loads(file.read_text())['median_ms']:.2f}" if file.exists() else "-"
+
+
 def table(runs: list[Run]) -> str:
     tasks = [t for t in TASKS if any(scores(r, t) for r in runs)]
     averages = {r.name: [mean_and_interval(scores(r, t))[0] for t in tasks if scores(r, t)] for r in runs}
     whole = {name: sum(v) / len(v) for name, v in averages.items() if len(v) == len(tasks) and v}
     teacher = next((whole.get(r.name) for r in runs if r.parts == "teacher"), None)
+    timed = any((r.path / "bench.json").exists() for r in runs)
     head = ["run", "FFN", "active", "stored", "operations", "cosine", "last error", "STS-B 0-shot",
-            *(f"{t} {TASKS[t].headline}" for t in tasks), "average", "of teacher"]
+            *(f"{t} {TASKS[t].headline}" for t in tasks), "average", "of teacher", *(["ms, 128 tokens"] if timed else [])]
     lines = [head, ["---"] * len(head)]
     for r in runs:
         width = json.loads((Path(r.teacher) / "config.json").read_text())["intermediate_size"]
         average = whole.get(r.name)
         share = f"{100 * average / teacher:.1f} %" if average and teacher else "-"
         lines.append([r.name, "dense" if r.parts == "teacher" else r.parts, *_size(r, width), *_fidelity(r),
-                      *(_cell(scores(r, t)) for t in tasks), f"{average:.1f}" if average else "-", share])
+                      *(_cell(scores(r, t)) for t in tasks), f"{average:.1f}" if average else "-", share, *([_time(r)] if timed else [])])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -1,0 +1,93 @@
+"""study: several runs and their table by one command. A study is a TOML file: what all runs share, and the runs.
+
+    [[run]]
+    name = "trees"
+    parts = "leaf:1:6:128"
+
+Each run is grown, distilled, evaluated and fine-tuned in FOLDER/NAME; fine-tuning waits for the teacher's. Killed and
+started again, it goes on with what is missing.
+"""
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from pathlib import Path
+
+from . import distil, evaluate, finetune, grow
+from .checkpoint import load_teacher
+from .common import corpus_of, say
+from .config import ConfigError, Run, load_values, override
+from .jobs import Job, share
+from .table import table
+
+TEACHER = "teacher"
+
+
+def load_study(path: str, overrides: list[str]) -> tuple[list[Run], int]:
+    """The runs, the teacher first, and how many processes share them."""
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for text in overrides:
+        override(values, text)
+    rows, workers = values.pop("run", []), values.pop("workers", 1)
+    folder = Path(values.pop("folder", "runs"))
+    if not rows or not isinstance(workers, int):
+        raise ConfigError(f"{path}: expected workers = NUMBER and at least one [[run]]")
+    values.setdefault("text", {}).setdefault("cache", str(folder / "text.npz"))
+    runs = []
+    for row in [{"name": TEACHER, "parts": TEACHER, "finetune": {"keep": ["all"]}}, *rows]:
+        run = _merged(values, row)
+        run["folder"] = str(folder / str(row.get("name", "")))
+        if row["name"] != TEACHER:
+            run.setdefault("finetune", {})["teacher_runs"] = str(folder / TEACHER)
+        runs.append(load_values(run, path))
+    if len({r.name for r in runs}) < len(runs):
+        raise ConfigError(f"{path}: run: expected names that differ, found {', '.join(r.name for r in runs)}")
+    return runs, workers
+
+
+def _merged(shared: dict, row: dict) -> dict:
+    merged = copy.deepcopy(shared)
+    for key, value in row.items():
+        if isinstance(value, dict):
+            merged.setdefault(key, {}).update(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _distilled(run: Run) -> None:
+    if not (run.path / "grown").exists():
+        grow.run(run)
+    distil.run(run)
+
+
+def jobs_of(runs: list[Run]) -> list[Job]:
+    """In the order in which free processes take them: what others wait for comes first."""
+    teacher, *students = runs
+    cache = Path(teacher.text.cache)
+    text = Job("text", cache, lambda: corpus_of(teacher, load_teacher(teacher.teacher)))
+    answers = {name: job.done for name, job in zip(finetune.names_of([teacher]), finetune.jobs_of([teacher]))}
+    jobs = [text] + [Job(f"distil {r.name}", r.path / "distil.json", lambda r=r: _distilled(r), [cache]) for r in students]
+    jobs += finetune.jobs_of([teacher])
+    jobs += [Job(f"evaluate {r.name}", r.path / "evaluate.json", lambda r=r: evaluate.run(r),
+                 [] if r is teacher else [r.path / "distil.json"]) for r in runs]
+    of_students = finetune.jobs_of(students)
+    for job, (run, task, seed) in zip(of_students, finetune.plan(students)):
+        job.needs = [run.path / "distil.json", *([answers[f"{task.name}-{seed}"]] if f"{task.name}-{seed}" in answers else [])]
+    return jobs + of_students
+
+
+def run(path: str, overrides: list[str]) -> None:
+    runs, workers = load_study(path, overrides)
+    for r in runs:
+        r.path.mkdir(parents=True, exist_ok=True)
+    share(jobs_of(runs), workers)
+    if not os.environ.get("ESPALIER_TRAINING_WORKER"):
+        text = table(runs)
+        (runs[0].path.parent / "table.md").write_text(text + "\n")
+        say(text)

@@ -1,0 +1,201 @@
+"""Whole runs at toy size: they learn, resume where they were, say what is wrong, and agree with the C++ runtime."""
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import sentences
+from espalier_training import distil, evaluate, export, finetune, grow, joint
+from espalier_training.__main__ import main
+from espalier_training.checkpoint import load_trees, save_trees
+from espalier_training.config import load_run
+from espalier_training.encoder import pool
+from espalier_training.study import load_study
+from espalier_training.text import tokenizer
+
+PARTS = ["dense:8+leaf:1:2:8", "leaf:2:2:4", "neuron:2:2", "none"]
+
+
+def grown(path):
+    run = load_run(path)
+    grow.run(run)
+    return run
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_distillation_brings_the_student_closer(run_file, parts):
+    run = grown(run_file(parts))
+    distil.run(run)
+    result = json.loads((run.path / "distil.json").read_text())
+    losses = [h["loss"] for h in result["history"] if "loss" in h]
+    assert len(losses) == 1 or losses[-1] < losses[0]
+    distillation = distil.Distillation(run)  # afresh, from the grown model
+    before = distillation.evaluate()
+    assert result["cosine"] > before["cosine"] - 1e-3
+    assert sum(result["hidden_error"]) < sum(before["hidden_error"])
+    assert (run.path / "loss.png").exists()
+
+
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_ends(run_file):
+    whole = grown(run_file("leaf:1:2:8", "whole"))
+    distil.run(whole)
+    stopped = grown(run_file("leaf:1:2:8", "stopped"))
+    first = distil.Distillation(stopped)
+    for _ in range(7):
+        first.train_step()
+    first.save()
+    distil.run(stopped)
+    a, b = (load_trees(r.path / "distilled", r.teacher).state_dict() for r in (whole, stopped))
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_nodes_of_leaf_trees_and_tables_stay(run_file):
+    run = grown(run_file("leaf:1:2:8"))
+    before = load_trees(run.path / "grown", run.teacher).state_dict()
+    distil.run(run)
+    after = load_trees(run.path / "distilled", run.teacher).state_dict()
+    for name in before:
+        if ".node." in name or "embeddings.weight" in name:
+            assert torch.equal(before[name], after[name]), name
+        elif name.endswith("weight"):  # a key's bias changes no softmax, so it may stay
+            assert not torch.equal(before[name], after[name]), name
+
+
+def test_masked_loss_and_learned_tables(run_file):
+    run = grown(run_file("leaf:1:2:8", distil={"masked": 0.1, "train_embeddings": True, "tokens": 2048}))
+    distil.run(run)
+    assert "embeddings.word_embeddings.weight" in _tensor_names(run.path / "distilled")
+    assert "embeddings.word_embeddings.weight" not in _tensor_names(run.path / "grown")
+
+
+def _tensor_names(folder):
+    from safetensors.numpy import load_file
+    return set(load_file(folder / "model.safetensors"))
+
+
+def test_other_options_do_not_resume(run_file):
+    run = grown(run_file("leaf:1:2:8"))
+    first = distil.Distillation(run)
+    first.train_step()
+    first.save()
+    run.distil.learning_rate = 1e-4
+    with pytest.raises(ValueError, match="other options"):
+        distil.run(run)
+
+
+def fine_tuned(run_file):
+    teacher = load_run(run_file("teacher", "teacher", finetune={"keep": ["all"]}))
+    finetune.run([teacher])
+    run = load_run(run_file("dense:8+leaf:1:2:8", finetune={"keep": ["all"], "teacher_runs": str(teacher.path)}))
+    grow.run(run)
+    distil.run(run)
+    return run
+
+
+def test_from_teacher_to_the_same_answers_in_the_runtime(run_file, command, tmp_path):
+    run = fine_tuned(run_file)
+    finetune.run([run])
+    joint.run(run)
+    evaluate_and_export(run, command, "tasks/mrpc-1", tmp_path / "task.esp")
+    evaluate_and_export(run, command, "joint", tmp_path / "joint.esp")
+
+
+def evaluate_and_export(run, command, checkpoint, target):
+    run.export.command, run.export.checkpoint, run.export.output, run.export.precision = command, checkpoint, str(target), "f32"
+    export.run(run)
+    pairs = list(zip(sentences(30, 50), sentences(30, 60)))
+    lines = subprocess.run([command, "classify", str(target), "--json"], input="".join(f"{a}\t{b}\n" for a, b in pairs),
+                           stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    theirs = np.array([json.loads(line)["logits"] for line in lines])
+    model, tok = load_trees(run.path / checkpoint, run.teacher), tokenizer(f"{run.teacher}/vocab.txt")
+    routes, ours = [], []
+    with torch.no_grad():
+        for a, b in pairs:
+            e = tok.encode(a, b)
+            states = model(torch.tensor([e.ids]), torch.tensor([e.type_ids]))
+            ours.append(model.heads["mrpc"](pool(states[-1]))[0].numpy())
+            model(torch.tensor([tok.encode(a).ids]), routes=routes)
+    assert np.abs(np.array(ours) - theirs).max() < 2e-3
+    taken = subprocess.run([command, "routes", str(target), "--json", *[a for a, _ in pairs]], stdout=subprocess.PIPE, text=True, check=True)
+    leaves = _leaves(taken.stdout)
+    assert leaves == [int(leaf) for r in routes for leaf in r[:, 0]]
+
+
+def _leaves(output):
+    """In the order of texts, layers, tokens."""
+    found = []
+    for line in output.splitlines():
+        text = json.loads(line)
+        for layer in text.get("layers", []):
+            found += [leaf for (leaf,) in layer["leaf"]]
+    return found
+
+
+def test_evaluate_and_table(run_file, capsys):
+    run = grown(run_file("leaf:1:2:8", finetune={"data": ""}))
+    distil.run(run)
+    evaluate.run(run)
+    assert "cosine to the teacher" in capsys.readouterr().out
+    assert main(["table", run_file("leaf:1:2:8", finetune={"data": ""})]) == 0
+    assert "| run | leaf:1:2:8 |" in capsys.readouterr().out
+
+
+def test_a_study_makes_one_table_and_goes_on_where_it_was(run_file, tmp_path, capsys):
+    lines = open(run_file("none")).read().splitlines()
+    kept = [l for l in lines if not l.startswith(("name", "parts", "folder", "cache"))]
+    study = tmp_path / "study.toml"
+    study.write_text("\n".join([f'folder = "{tmp_path / "study"}"', *kept,
+                                '[[run]]\nname = "trees"\nparts = "leaf:1:2:8"', '[[run]]\nname = "none"\nparts = "none"']) + "\n")
+    assert main(["study", str(study)]) == 0
+    table = (tmp_path / "study" / "table.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["teacher", "trees", "none"]
+    assert "-" not in [cell.strip() for line in table.splitlines()[2:] for cell in line.split("|")[9:10]]
+    made = (tmp_path / "study" / "trees" / "distil.json").stat().st_mtime_ns
+    (tmp_path / "study" / "none" / "evaluate.json").unlink()
+    assert main(["study", str(study)]) == 0
+    assert (tmp_path / "study" / "trees" / "distil.json").stat().st_mtime_ns == made
+    assert (tmp_path / "study" / "none" / "evaluate.json").exists()
+
+
+@pytest.mark.parametrize("change, message", [
+    ("distil.tokns=1", "distil.tokns: unknown"), ("distil.tokens=many", "expected int"), ("grow.split=left", "crosscov"),
+    ("seed=true", "expected int"), ("text=1", "expected a section"), ("parts=leaf:1", "parts"),
+    ("teacher=nowhere", "config.json"), ("finetune.tasks=[\"imdb\"]", None)])
+def test_mistakes_are_one_line(run_file, capsys, change, message):
+    assert main(["grow", run_file("none"), change]) == (1 if message else 0)
+    if message:
+        err = capsys.readouterr().err.strip()
+        assert message in err and err.splitlines()[-1].startswith("error: ")
+
+
+def test_usage(capsys):
+    assert main(["grow"]) == 2 and main(["plant", "x"]) == 2 and main(["--help"]) == 0
+    assert "usage" in capsys.readouterr().err
+
+
+def test_a_checkpoint_comes_back(run_file, tmp_path):
+    run = grown(run_file("dense:8+leaf:1:2:8"))
+    model = load_trees(run.path / "grown", run.teacher)
+    model.add_head("sst2", ("negative", "positive"))
+    save_trees(tmp_path / "saved", model)
+    again = load_trees(tmp_path / "saved", run.teacher)
+    for name, value in model.state_dict().items():
+        exact = value if ".node." in name or "embeddings.weight" in name else value.half().float()
+        assert torch.equal(again.state_dict()[name], exact), name
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    config["ffn"][0][1]["depth"] = 3
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="node.weight: expected .* found"):
+        load_trees(tmp_path / "saved", run.teacher)
+
+
+def test_studies_that_make_no_sense(tmp_path, run_file):
+    (tmp_path / "s.toml").write_text('teacher = "x"\n')
+    with pytest.raises(ValueError, match=r"\[\[run\]\]"):
+        load_study(str(tmp_path / "s.toml"), [])
+    (tmp_path / "s.toml").write_text('teacher = "x"\n[[run]]\nname="a"\nparts="none"\n[[run]]\nname="a"\nparts="none"\n')
+    with pytest.raises(ValueError, match="names that differ"):
+        load_study(str(tmp_path / "s.toml"), [])
