@@ -116,12 +116,14 @@ class Distillation:
         os.replace(part, self.state_file)
 
     # -- training -----------------------------------------------------------------------------------------------------
-    def micro_loss(self, ids: torch.Tensor) -> torch.Tensor:
+    def micro_loss(self, index: int) -> torch.Tensor:
+        ids = self.sampler.batch(index, self.options.micro_tokens)
         weight = hidden_weight(self.step, self.steps, self.options)
         if self.masked is None:
             with torch.no_grad():
                 theirs = self.teacher(ids, dtype=self.dtype)
             return losses(self.student(ids, dtype=self.dtype), theirs, self.options, weight)
+        torch.manual_seed(self.run.seed + index)  # so that what is masked resumes as well
         hidden_ids, chosen = mask_tokens(ids, self.sampler.corpus, self.student.shape.vocabulary)
         with torch.no_grad():
             theirs = self.teacher(hidden_ids, dtype=self.dtype)
@@ -133,7 +135,7 @@ class Distillation:
         total = torch.zeros((), device=self.device)
         for micro in range(self.micro_steps):
             index = (self.step * self.micro_steps + micro) * world() + rank()
-            loss = self.micro_loss(self.sampler.batch(index, self.options.micro_tokens)) / self.micro_steps
+            loss = self.micro_loss(index) / self.micro_steps
             loss.backward()
             total += loss.detach()
         if world() > 1:

@@ -1,12 +1,15 @@
 """Whole runs at toy size: they learn, resume where they were, say what is wrong, and agree with the C++ runtime."""
 import json
+import os
+import socket
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import sentences
+from conftest import ROOT, sentences
 from espalier_training import distil, evaluate, export, finetune, grow, joint
 from espalier_training.__main__ import main
 from espalier_training.checkpoint import load_trees, save_trees
@@ -50,6 +53,28 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_ends(run_file):
     a, b = (load_trees(r.path / "distilled", r.teacher).state_dict() for r in (whole, stopped))
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
+def test_two_processes_learn_what_one_learns(run_file):
+    files = [run_file("leaf:1:2:8", name, distil={"tokens": 2048}) for name in ("one", "two")]
+    one, two = (grown(f) for f in files)
+    distil.run(one)
+    # What torchrun sets: Debian's PyTorch 1.13 has one that Python 3.11 breaks.
+    shared = {**os.environ, "PYTHONPATH": str(ROOT / "training"), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    processes = [subprocess.Popen([sys.executable, "-m", "espalier_training", "distil", files[1]],
+                                  env={**shared, "RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)]
+    assert [p.wait(timeout=300) for p in processes] == [0, 0]
+    a, b = (load_trees(r.path / "distilled", r.teacher).state_dict() for r in (one, two))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=4e-3, msg=name)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def test_nodes_of_leaf_trees_and_tables_stay(run_file):
