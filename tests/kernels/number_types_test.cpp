@@ -36,7 +36,9 @@ void check_half_of(float value) {
     }
     REQUIRE(half_value(half) == rounded_to_half(value));
     REQUIRE(((half & 0x8000) != 0) == std::signbit(value));
-#if defined(__FLT16_MAX__)
+#if defined(__aarch64__)
+    REQUIRE(std::bit_cast<uint16_t>(static_cast<__fp16>(value)) == half);
+#elif defined(__FLT16_MAX__)
     REQUIRE(std::bit_cast<uint16_t>(static_cast<_Float16>(value)) == half);
 #endif
 }
