@@ -38,7 +38,13 @@ inline Outcome espalier(const std::vector<std::string>& arguments, const std::st
                         const std::vector<std::string>& variables = {}) {
     const TemporaryFolder folder;
     write_file(folder.path("in"), input);
+#if defined(ESPALIER_EMULATOR)
+    const char* program = ESPALIER_EMULATOR;
+    std::vector<char*> argv{const_cast<char*>(program), const_cast<char*>(ESPALIER_COMMAND)}, environment;
+#else
+    const char* program = ESPALIER_COMMAND;
     std::vector<char*> argv{const_cast<char*>("espalier")}, environment;
+#endif
     for (const std::string& argument : arguments)
         argv.push_back(const_cast<char*>(argument.c_str()));
     argv.push_back(nullptr);
@@ -56,8 +62,7 @@ inline Outcome espalier(const std::vector<std::string>& arguments, const std::st
     posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT, 0600);
     posix_spawn_file_actions_addopen(&actions, 2, err.c_str(), O_WRONLY | O_CREAT, 0600);
     pid_t child = 0;
-    const int failed =
-        posix_spawn(&child, ESPALIER_COMMAND, &actions, nullptr, argv.data(), environment.data());
+    const int failed = posix_spawn(&child, program, &actions, nullptr, argv.data(), environment.data());
     posix_spawn_file_actions_destroy(&actions);
     if (failed != 0) throw std::runtime_error("cannot start " ESPALIER_COMMAND);
     int status = 0;
