@@ -120,14 +120,19 @@ CHOICES = {
 
 
 def load_run(path: str, overrides: list[str] = ()) -> Run:
+    return load_values(read_values(path, overrides), path)
+
+
+def read_values(path: str, overrides: list[str]) -> dict:
+    """A TOML file as it stands, with section.key=value put in."""
     try:
         with open(path, "rb") as file:
             values = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
     for text in overrides:
-        override(values, text)
-    return load_values(values, path)
+        _override(values, text)
+    return values
 
 
 def load_values(values: dict, path: str) -> Run:
@@ -135,7 +140,7 @@ def load_values(values: dict, path: str) -> Run:
     return _build(Run, values, path, "")
 
 
-def override(values: dict, text: str) -> None:
+def _override(values: dict, text: str) -> None:
     """text: section.key=value, the value as TOML has it, or a bare word."""
     key, _, value = text.partition("=")
     try:

@@ -18,6 +18,7 @@ from .config import Distil, Run
 from .encoder import Encoder, pool
 from .fidelity import fidelity, relative_error
 from .masked import MaskedHead, mask_tokens
+from .optimizing import adamw, is_table, take_step
 from .plots import leaf_usage, loss_curves
 from .progress import Progress
 from .text import Sampler
@@ -35,12 +36,6 @@ def losses(ours: list[torch.Tensor], theirs: list[torch.Tensor], options: Distil
     return hidden_weight * hidden + options.pooled * pooled + options.similarity * similarity
 
 
-def rate(step: int, steps: int, options: Distil) -> float:
-    """Linear to zero after a linear warm-up."""
-    warm = max(1, int(options.warmup * steps))
-    return options.learning_rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
-
-
 def hidden_weight(step: int, steps: int, options: Distil) -> float:
     return options.hidden * (0.1 if step >= steps * (1 - options.closing) and options.closing else 1.0)
 
@@ -48,9 +43,8 @@ def hidden_weight(step: int, steps: int, options: Distil) -> float:
 def learning_parameters(model: Encoder, options: Distil) -> list[torch.nn.Parameter]:
     """All but embedding tables (unless asked for), heads, and, if asked for, the nodes of neuron trees."""
     for name, parameter in model.named_parameters():
-        table = name.startswith("embeddings.") and "LayerNorm" not in name
         node = ".in." in name and not options.train_nodes
-        parameter.requires_grad_(not (table and not options.train_embeddings or node or name.startswith("heads.")))
+        parameter.requires_grad_(not (is_table(name) and not options.train_embeddings or node or name.startswith("heads.")))
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -76,12 +70,11 @@ class Distillation:
         self.masked = MaskedHead(self.student).to(self.device) if self.options.masked else None
         if self.masked:
             self.parameters += list(self.masked.parameters())
-        fused = {"fused": True} if self.device.type == "cuda" else {}
         tables = [p for n, p in self.student.named_parameters() if p.requires_grad and n.startswith("embeddings.")]
         others = [p for p in self.parameters if not any(p is t for t in tables)]
         # Rows of words that the text lacks must stay as they are: no decay for tables.
         groups = [{"params": others}] + ([{"params": tables, "weight_decay": 0.0}] if tables else [])
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, **fused)
+        self.optimizer = adamw(groups, self.device)
         self.micro_steps = max(1, round(self.options.batch_tokens / self.options.micro_tokens / world()))
         self.step_tokens = self.options.micro_tokens * self.micro_steps * world()
         self.steps = max(1, self.options.tokens // self.step_tokens)
@@ -140,11 +133,8 @@ class Distillation:
             total += loss.detach()
         if world() > 1:
             all_reduce(self.parameters)
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.step, self.steps, self.options)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizer, self.parameters, self.options.learning_rate, self.step, self.steps,
+                  int(self.options.warmup * self.steps))
         self.step += 1
         return total
 

@@ -12,7 +12,7 @@ from .common import compute_type, corpus_of, device_of, say, vocabulary_of, writ
 from .config import Run
 from .encoder import Encoder, pool
 from .fidelity import fidelity
-from .finetune import Encoded, collate, encode
+from .finetune import Encoded, by_length, collate, encode
 from .glue import TASKS, Examples, load as load_task, metrics
 from .text import Sampler, tokenizer
 
@@ -20,10 +20,8 @@ from .text import Sampler, tokenizer
 @torch.no_grad()
 def sentence_vectors(model: Encoder, rows: Encoded, device: torch.device, dtype: torch.dtype, batch: int = 128) -> np.ndarray:
     """Mean-pooled, of length 1: [n, H]."""
-    order = np.argsort([len(i) for i in rows.ids], kind="stable")
-    out = np.zeros((len(order), model.shape.hidden), np.float32)
-    for at in range(0, len(order), batch):
-        which = order[at: at + batch]
+    out = np.zeros((len(rows.ids), model.shape.hidden), np.float32)
+    for which in by_length(rows, batch):
         b = collate(rows, which, device)
         out[which] = F.normalize(pool(model(b.ids, None, b.mask, dtype)[-1], b.mask), dim=1).float().cpu().numpy()
     return out

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from .encoder import Encoder, pool
-from .parts import effective_leaves
+from .plots import effective_leaves
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -43,6 +43,6 @@ def fidelity(student: Encoder, teacher: Encoder, batches: Iterable[torch.Tensor]
         cosine += float(F.cosine_similarity(pool(ours[-1]), pool(theirs[-1]), dim=1).sum())
         texts += len(ids)
     leaves = {f"{name}.{k}": c[k].tolist() for (name, p), c in zip(forests, counts) for k in range(p.trees)}
-    used = {name: effective_leaves(torch.tensor(c)) for name, c in leaves.items()}
+    used = {name: effective_leaves(c) for name, c in leaves.items()}
     return {"cosine": cosine / texts, "texts": texts, "hidden_error": (error / size).tolist(),
             "leaves_used": used, "leaves": leaves}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from .checkpoint import load, load_teacher, save_trees
 from .common import compute_type, device_of, say, vocabulary_of, write_json
 from .config import Finetune, Run
 from .encoder import Encoder, pool
+from .fidelity import relative_error
 from .glue import TASKS, Examples, Task, load as load_task, metrics
 from .jobs import Job, share
+from .optimizing import adamw, all_but_tables, take_step
 from .text import CLS, SEP, tokenizer
 
 
@@ -91,20 +94,22 @@ def soft_loss(task: Task, outputs: torch.Tensor, wanted: torch.Tensor) -> torch.
 def hidden_loss(ours: list[torch.Tensor], theirs: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
     """Mean relative error of the layers' outputs, padding left out."""
     m = mask[..., None]
-    total = 0.0
-    for a, b in zip(ours[1:], theirs[1:]):
-        total = total + (((a - b).float() * m) ** 2).sum() / ((b.float() * m) ** 2).sum()
-    return total / (len(ours) - 1)
+    return sum(relative_error(a * m, b * m) for a, b in zip(ours[1:], theirs[1:])) / (len(ours) - 1)
+
+
+def by_length(rows: Encoded, size: int) -> Iterator[np.ndarray]:
+    """Row numbers, rows of like lengths together."""
+    order = np.argsort([len(i) for i in rows.ids], kind="stable")
+    for at in range(0, len(order), size):
+        yield order[at: at + size]
 
 
 @torch.no_grad()
 def predict(model: Encoder, task: Task, rows: Encoded, device: torch.device, dtype: torch.dtype, batch: int = 128) -> np.ndarray:
     """Outputs [n, labels or 1] in the rows' order."""
     model.eval()
-    order = np.argsort([len(i) for i in rows.ids], kind="stable")
-    out = np.zeros((len(order), task.outputs), np.float32)
-    for at in range(0, len(order), batch):
-        which = order[at: at + batch]
+    out = np.zeros((len(rows.ids), task.outputs), np.float32)
+    for which in by_length(rows, batch):
         out[which] = forward(model, task, collate(rows, which, device), dtype)[1].float().cpu().numpy()
     return out
 
@@ -125,19 +130,12 @@ def batches(rows: Encoded, size: int, steps: int, seed: int):
 
 def train(model: Encoder, teacher: Encoder | None, task: Task, rows: Encoded, options: Finetune, seed: int,
           device: torch.device, dtype: torch.dtype) -> None:
-    """All but the embedding tables learn; the routing of leaf trees stays."""
     torch.manual_seed(seed)
     model.add_head(task.name, task.labels)
-    for name, p in model.named_parameters():
-        p.requires_grad_(not (name.startswith("embeddings.") and "LayerNorm" not in name))
-    learning = [p for p in model.parameters() if p.requires_grad]
-    fused = {"fused": True} if device.type == "cuda" else {}
-    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, **fused)
+    learning = all_but_tables(model)
+    optimizer = adamw(learning, device)
     steps = options.steps.get(task.name) or max(1, int(options.epochs * len(rows.ids) / options.batch))
-    warm = max(1, steps // 10)
     for step, which in enumerate(batches(rows, options.batch, steps, seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
         batch = collate(rows, which, device)
         ours, outputs = forward(model, task, batch, dtype)
         loss = task_loss(task, outputs, batch.labels)
@@ -147,9 +145,7 @@ def train(model: Encoder, teacher: Encoder | None, task: Task, rows: Encoded, op
             loss = (1 - options.soft) * loss + options.soft * soft_loss(task, outputs, wanted)
             loss = loss + options.hidden * hidden_loss(ours, theirs, batch.mask)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(optimizer, learning, options.learning_rate, step, steps, steps // 10)
 
 
 def starting_model(run: Run) -> Encoder:
@@ -193,10 +189,6 @@ def plan(runs: list[Run]) -> list[tuple[Run, Task, int]]:
             seeds = run.finetune.task_seeds.get(name, run.finetune.seeds)
             jobs += [(i, run, TASKS[name], seed) for i, seed in enumerate(seeds)]
     return [job[1:] for job in sorted(jobs, key=lambda job: job[0])]
-
-
-def names_of(runs: list[Run]) -> list[str]:
-    return [f"{task.name}-{seed}" for _, task, seed in plan(runs)]
 
 
 def _tune(run: Run, task: Task, seed: int, file: Path) -> None:

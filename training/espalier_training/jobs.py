@@ -72,14 +72,17 @@ def work(jobs: list[Job]) -> None:
         raise ValueError(f"{failures} jobs failed")
 
 
+def is_worker() -> bool:
+    return bool(os.environ.get(_WORKER))
+
+
 def share(jobs: list[Job], workers: int) -> None:
     """Does the jobs in `workers` processes that are dealt out to the visible GPUs. Each runs this command again."""
-    if os.environ.get(_WORKER) or workers <= 1:
-        if not os.environ.get(_WORKER):
-            _forget(jobs)
+    if not is_worker():
+        _forget(jobs)
+    if is_worker() or workers <= 1:
         work(jobs)
         return
-    _forget(jobs)
     gpus = visible_gpus()
     children = []
     for i in range(workers):

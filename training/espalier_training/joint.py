@@ -21,6 +21,7 @@ from .evaluate import zero_shot_similarity
 from .fidelity import fidelity
 from .finetune import Encoded, batches, collate, encode, predict, soft_loss, starting_model, task_loss
 from .glue import TASKS, Task, load as load_task, metrics
+from .optimizing import adamw, all_but_tables, take_step
 from .progress import Progress
 from .text import Sampler, tokenizer
 
@@ -77,25 +78,18 @@ def run(run: Run) -> None:
     lessons = _lessons(run, device, dtype)
     for lesson in lessons:
         model.add_head(lesson.task.name, lesson.task.labels)
-    for name, p in model.named_parameters():
-        p.requires_grad_(not (name.startswith("embeddings.") and "LayerNorm" not in name))
-    learning = [p for p in model.parameters() if p.requires_grad]
-    fused = {"fused": True} if device.type == "cuda" else {}
-    optimizer = torch.optim.AdamW(learning, lr=0.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01, **fused)
-    steps, warm = run.joint.steps, max(1, run.joint.steps // 20)
+    learning = all_but_tables(model)
+    optimizer = adamw(learning, device)
+    steps = run.joint.steps
     with Progress(steps, f"joint training of {run.name} (steps)") as progress:
         for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = run.joint.learning_rate * min((step + 1) / warm, (steps - step) / max(1, steps - warm))
             ids = sampler.batch(step, run.joint.text_tokens)
             with torch.no_grad():
                 theirs = teacher(ids, dtype=dtype)
             loss = losses(model(ids, dtype=dtype), theirs, run.distil, run.distil.hidden)
             loss = loss + run.joint.task_weight * _task_losses(model, lessons, run.joint.soft, device, dtype)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(learning, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            take_step(optimizer, learning, run.joint.learning_rate, step, steps, steps // 20)
             progress.advance(1)
     _report(run, model, teacher, sampler, lessons, device, dtype)
 

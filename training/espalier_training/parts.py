@@ -5,7 +5,6 @@ Weights are kept in float32 and computed in the type of the input (bfloat16 on G
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -225,9 +224,3 @@ def make_part(hidden: int, spec: PartSpec) -> nn.Module:
 def operations_share(parts: list[PartSpec], dense_width: int) -> float:
     """Multiply-adds of a layer as a share of the dense layer's."""
     return sum(p.active() for p in parts) / dense_width
-
-
-def effective_leaves(counts: torch.Tensor) -> float:
-    """exp of the entropy of leaf counts: how many leaves are in use, were they used evenly."""
-    p = counts.double() / counts.sum().clamp(min=1)
-    return math.exp(float(-(p * p.clamp(min=1e-300).log()).sum()))

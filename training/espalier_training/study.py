@@ -10,15 +10,13 @@ started again, it goes on with what is missing.
 from __future__ import annotations
 
 import copy
-import os
-import tomllib
 from pathlib import Path
 
 from . import distil, evaluate, finetune, grow
 from .checkpoint import load_teacher
 from .common import corpus_of, say
-from .config import ConfigError, Run, load_values, override
-from .jobs import Job, share
+from .config import ConfigError, Run, load_values, read_values
+from .jobs import Job, is_worker, share
 from .table import table
 
 TEACHER = "teacher"
@@ -26,13 +24,7 @@ TEACHER = "teacher"
 
 def load_study(path: str, overrides: list[str]) -> tuple[list[Run], int]:
     """The runs, the teacher first, and how many processes share them."""
-    try:
-        with open(path, "rb") as file:
-            values = tomllib.load(file)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    for text in overrides:
-        override(values, text)
+    values = read_values(path, overrides)
     rows, workers = values.pop("run", []), values.pop("workers", 1)
     folder = Path(values.pop("folder", "runs"))
     if not rows or not isinstance(workers, int):
@@ -71,14 +63,14 @@ def jobs_of(runs: list[Run]) -> list[Job]:
     teacher, *students = runs
     cache = Path(teacher.text.cache)
     text = Job("text", cache, lambda: corpus_of(teacher, load_teacher(teacher.teacher)))
-    answers = {name: job.done for name, job in zip(finetune.names_of([teacher]), finetune.jobs_of([teacher]))}
+    of_teacher, of_students = finetune.jobs_of([teacher]), finetune.jobs_of(students)
+    answers = {job.done.name: job.done for job in of_teacher}
     jobs = [text] + [Job(f"distil {r.name}", r.path / "distil.json", lambda r=r: _distilled(r), [cache]) for r in students]
-    jobs += finetune.jobs_of([teacher])
+    jobs += of_teacher
     jobs += [Job(f"evaluate {r.name}", r.path / "evaluate.json", lambda r=r: evaluate.run(r),
                  [] if r is teacher else [r.path / "distil.json"]) for r in runs]
-    of_students = finetune.jobs_of(students)
-    for job, (run, task, seed) in zip(of_students, finetune.plan(students)):
-        job.needs = [run.path / "distil.json", *([answers[f"{task.name}-{seed}"]] if f"{task.name}-{seed}" in answers else [])]
+    for job in of_students:  # RUN/tasks/TASK-SEED.json
+        job.needs = [job.done.parents[1] / "distil.json"] + [f for name, f in answers.items() if name == job.done.name]
     return jobs + of_students
 
 
@@ -87,7 +79,7 @@ def run(path: str, overrides: list[str]) -> None:
     for r in runs:
         r.path.mkdir(parents=True, exist_ok=True)
     share(jobs_of(runs), workers)
-    if not os.environ.get("ESPALIER_TRAINING_WORKER"):
+    if not is_worker():
         text = table(runs)
         (runs[0].path.parent / "table.md").write_text(text + "\n")
         say(text)

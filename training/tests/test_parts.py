@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from espalier_training.grouped import Groups, rows_of
-from espalier_training.parts import descend, effective_leaves, leaf_by_product, make_part, operations_share, parse_parts
+from espalier_training.parts import descend, leaf_by_product, make_part, operations_share, parse_parts
+from espalier_training.plots import effective_leaves
 
 H = 12
 
