@@ -59,6 +59,7 @@ class Finetune:
     epochs: float = 5.0
     steps: dict[str, int] = field(default_factory=dict)  # of a task, instead of epochs
     batch: int = 32
+    batches: dict[str, int] = field(default_factory=dict)  # of a task, instead of batch
     learning_rate: float = 1e-4
     max_tokens: int = 128
     teacher_runs: str = ""  # folder of the fine-tuned teacher's run; empty: labels only

@@ -134,8 +134,9 @@ def train(model: Encoder, teacher: Encoder | None, task: Task, rows: Encoded, op
     model.add_head(task.name, task.labels)
     learning = all_but_tables(model)
     optimizer = adamw(learning, device)
-    steps = options.steps.get(task.name) or max(1, int(options.epochs * len(rows.ids) / options.batch))
-    for step, which in enumerate(batches(rows, options.batch, steps, seed)):
+    size = options.batches.get(task.name, options.batch)
+    steps = options.steps.get(task.name) or max(1, int(options.epochs * len(rows.ids) / size))
+    for step, which in enumerate(batches(rows, size, steps, seed)):
         batch = collate(rows, which, device)
         ours, outputs = forward(model, task, batch, dtype)
         loss = task_loss(task, outputs, batch.labels)

@@ -14,7 +14,7 @@ from typing import Callable
 
 from .common import warn
 
-_WORKER = "ESPALIER_TRAINING_WORKER"  # set in the processes that `share` starts
+_WORKER = "ESPALIER_TRAINING_WORKER"  # set in the processes that `share` starts: LANE/LANES
 _LOOK_AGAIN_SECONDS = 1.0
 
 
@@ -24,6 +24,7 @@ class Job:
     done: Path  # exists once the job is done
     work: Callable[[], None]
     needs: list[Path] = field(default_factory=list)  # files of other jobs
+    lane: int | None = None  # of a job that fills a GPU: jobs of one lane stay on one GPU, so that each gets its share
 
     @property
     def claim_file(self) -> Path:
@@ -43,10 +44,17 @@ def _ready(job: Job) -> bool:
     return not job.done.exists() and not job.claim_file.exists() and all(f.exists() for f in job.needs)
 
 
+def _own(job: Job) -> bool:
+    """Whether this process may take it: workers are dealt out to as many lanes as there are GPUs."""
+    lane, lanes = (int(n) for n in os.environ.get(_WORKER, "0/1").split("/"))
+    return job.lane is None or job.lane % lanes == lane
+
+
 def _reachable(jobs: list[Job]) -> bool:
-    """Whether a job may still become ready: one that is under way, here or elsewhere, makes a file another needs."""
+    """Whether a job may still become ready: one that is under way, or that another lane may take, makes a file it needs."""
     missing = {f for j in jobs if not j.done.exists() and not j.claim_file.exists() for f in j.needs if not f.exists()}
-    return any(j.done in missing and j.claim_file.exists() and not _failed(j).exists() for j in jobs)
+    under_way = lambda j: j.claim_file.exists() and not _failed(j).exists()
+    return any(j.done in missing and (under_way(j) or (_ready(j) and not _own(j))) for j in jobs)
 
 
 def _failed(job: Job) -> Path:
@@ -56,7 +64,7 @@ def _failed(job: Job) -> Path:
 def work(jobs: list[Job]) -> None:
     failures = 0
     while True:
-        job = next((j for j in jobs if _ready(j) and j.claim()), None)
+        job = next((j for j in jobs if _own(j) and _ready(j) and j.claim()), None)
         if job is None:
             if not _reachable(jobs):
                 break
@@ -84,11 +92,12 @@ def share(jobs: list[Job], workers: int) -> None:
         work(jobs)
         return
     gpus = visible_gpus()
+    lanes = max(1, min(len(gpus), workers))  # a lane without a process would never be worked on
     children = []
     for i in range(workers):
-        environment = {**os.environ, _WORKER: "1", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+        environment = {**os.environ, _WORKER: f"{i % lanes}/{lanes}", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % lanes]
         children.append(subprocess.Popen([sys.executable, "-m", "espalier_training", *sys.argv[1:]], env=environment))
     failed = sum(child.wait() != 0 for child in children)
     if failed:

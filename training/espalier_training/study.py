@@ -65,7 +65,8 @@ def jobs_of(runs: list[Run]) -> list[Job]:
     text = Job("text", cache, lambda: corpus_of(teacher, load_teacher(teacher.teacher)))
     of_teacher, of_students = finetune.jobs_of([teacher]), finetune.jobs_of(students)
     answers = {job.done.name: job.done for job in of_teacher}
-    jobs = [text] + [Job(f"distil {r.name}", r.path / "distil.json", lambda r=r: _distilled(r), [cache]) for r in students]
+    jobs = [text] + [Job(f"distil {r.name}", r.path / "distil.json", lambda r=r: _distilled(r), [cache], lane)
+                     for lane, r in enumerate(students)]
     jobs += of_teacher
     jobs += [Job(f"evaluate {r.name}", r.path / "evaluate.json", lambda r=r: evaluate.run(r),
                  [] if r is teacher else [r.path / "distil.json"]) for r in runs]

@@ -39,3 +39,17 @@ def test_many_workers_do_each_job_once(tmp_path):
     for t in threads:
         t.join()
     assert sorted(log) == sorted(j.name for j in jobs)
+
+
+def test_a_lane_keeps_its_jobs_and_waits_for_those_of_other_lanes(tmp_path, monkeypatch):
+    log = []
+    jobs = [job(tmp_path, f"heavy{i}", log) for i in range(4)] + [job(tmp_path, "after", log, ["heavy1"])]
+    for lane, heavy in enumerate(jobs[:4]):
+        heavy.lane = lane
+    jobs[4].needs.append(tmp_path / "heavy2")
+    monkeypatch.setenv("ESPALIER_TRAINING_WORKER", "1/2")
+    other = threading.Timer(0.5, lambda: [jobs[i].work() for i in (0, 2)])  # lane 0, elsewhere
+    other.start()
+    work(jobs)
+    other.join()
+    assert log == ["heavy1", "heavy3", "heavy0", "heavy2", "after"]

@@ -66,9 +66,9 @@ def test_leaf_forests(text):
     assert torch.equal(routes[0], leaves)
 
 
-@pytest.mark.parametrize("text", ["neuron:1:3", "neuron:3:2", "neuron:2:0"])
+@pytest.mark.parametrize("text", ["neuron:1:3", "neuron:3:2", "neuron:2:0", "neuron:1:7", "neuron:2:8"])
 def test_neuron_forests_and_that_only_visited_nodes_learn(text):
-    part, x = random_part(text), torch.randn(20, H)
+    part, x = random_part(text), 0.3 * torch.randn(20, H)  # gelu of much less than 0 is 0
     wanted, visited = neuron_forest_by_definition(part, x)
     y = part(x)
     torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-4)
@@ -76,6 +76,21 @@ def test_neuron_forests_and_that_only_visited_nodes_learn(text):
     learned = getattr(part, "in").weight.grad.abs().sum(1).nonzero().squeeze(1).tolist()
     assert set(learned) <= visited
     assert set(part.out.weight.grad.abs().sum(1).nonzero().squeeze(1).tolist()) == visited
+
+
+@pytest.mark.parametrize("text", ["neuron:1:4", "neuron:2:5", "neuron:1:7"])
+def test_deep_neuron_trees_in_two_steps_are_those_computed_at_once(text):
+    part, x = random_part(text), torch.randn(60, H)
+    found = []
+    for deepest in (0, 16):
+        part._DEEPEST_AT_ONCE = deepest
+        part.zero_grad()
+        routes, inputs = [], x.clone().requires_grad_()
+        y = part(inputs, routes)
+        y.square().sum().backward()
+        found.append([y.detach(), routes[0].float(), inputs.grad, *(p.grad.clone() for p in part.parameters())])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_of_leaf_forests_are_those_of_plain_indexing():
