@@ -2,7 +2,7 @@
 import sys
 
 from .config import ConfigError, load_run
-from . import distil, evaluate, export, finetune, grow, joint, study, table
+from . import agree, distil, evaluate, export, finetune, grow, joint, study, table
 
 COMMANDS = {
     "grow": grow.run,
@@ -11,6 +11,7 @@ COMMANDS = {
     "joint": joint.run,
     "evaluate": evaluate.run,
     "export": export.run,
+    "agree": agree.run,
     "table": table.run,
 }
 

@@ -76,8 +76,10 @@ class Joint:
     steps: int = 3000
     text_tokens: int = 8192  # of a step
     learning_rate: float = 3e-4
-    soft: float = 0.5  # share of the teacher's answers, as in finetune
+    soft: float = 0.5  # share of the teacher's answers, as in finetune; 0: no fine-tuned teachers are needed
     task_weight: float = 0.3
+    start: str = "distilled"  # folder inside the run's, whose heads are kept
+    output: str = "joint"
     seed: int = 1  # whose fine-tuned teachers answer (finetune.teacher_runs)
 
 
@@ -85,7 +87,7 @@ class Joint:
 class Export:
     command: str = "build/bin/espalier"
     precision: str = "int8"
-    checkpoint: str = "distilled"  # folder inside the run's
+    checkpoint: str = "distilled"  # folder inside the run's (parts = "teacher": the teacher itself)
     output: str = ""
     licence: str = ""
     origin: str = ""

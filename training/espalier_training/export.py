@@ -11,9 +11,13 @@ from .config import Run
 _TIMED_TOKENS = 128
 
 
+def target_of(run: Run) -> Path:
+    return Path(run.export.output) if run.export.output else run.path / f"{run.name}.esp"
+
+
 def run(run: Run) -> None:
-    source = run.path / run.export.checkpoint
-    target = Path(run.export.output) if run.export.output else run.path / f"{run.name}.esp"
+    source, target = Path(run.teacher) if run.parts == "teacher" else run.path / run.export.checkpoint, target_of(run)
+    run.path.mkdir(parents=True, exist_ok=True)
     if not Path(run.export.command).is_file():
         raise ValueError(f"export.command: expected the built espalier command, found no file {run.export.command}")
     command = [run.export.command, "convert", str(source), "--base", run.teacher, "--precision", run.export.precision,

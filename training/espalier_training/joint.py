@@ -1,7 +1,8 @@
 """joint: one distilled encoder learns several tasks at once and stays a sentence embedder.
 
 A step takes a batch of plain text, against the teacher's vectors and hidden states as in distil, and a batch of each
-task, against labels and the answers of the teacher fine-tuned for it. Writes FOLDER/joint with a head a task.
+task, against labels and the answers of the teacher fine-tuned for it. Writes FOLDER/joint with a head a task; started
+from such a folder (joint.start), it goes on with the heads that are there.
 """
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from .distil import losses
 from .encoder import Encoder, pool
 from .evaluate import zero_shot_similarity
 from .fidelity import fidelity
-from .finetune import Encoded, batches, collate, encode, predict, soft_loss, starting_model, task_loss
+from .finetune import Encoded, batches, collate, encode, predict, soft_loss, task_loss
 from .glue import TASKS, Task, load as load_task, metrics
 from .optimizing import adamw, all_but_tables, take_step
 from .progress import Progress
@@ -30,7 +31,7 @@ from .text import Sampler, tokenizer
 class Lesson:
     task: Task
     rows: Encoded
-    wanted: torch.Tensor  # [rows, outputs]: the fine-tuned teacher's answers
+    wanted: torch.Tensor | None  # [rows, outputs]: the fine-tuned teacher's answers
     dev: Encoded
     batches: Iterator[np.ndarray]
 
@@ -43,9 +44,11 @@ def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]
             raise ValueError(f"joint.tasks: expected some of {', '.join(TASKS)}, found {name}")
         task = TASKS[name]
         rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
-        folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
-        teacher = load(folder, run.teacher).to(device).to(dtype)
-        wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
+        wanted = None
+        if run.joint.soft:
+            folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
+            teacher = load(folder, run.teacher).to(device).to(dtype)
+            wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
         lessons.append(Lesson(task, rows, wanted, dev, batches(rows, size, run.joint.steps, run.seed)))
     return lessons
 
@@ -62,8 +65,10 @@ def _task_losses(model: Encoder, lessons: list[Lesson], soft: float, device: tor
     total = 0.0
     for lesson, which, x, labels in zip(lessons, chosen, pooled.split(sizes), batch.labels.split(sizes)):
         outputs = model.heads[lesson.task.name](x)
-        wanted = lesson.wanted[torch.from_numpy(which).to(device)]
-        total = total + (1 - soft) * task_loss(lesson.task, outputs, labels) + soft * soft_loss(lesson.task, outputs, wanted)
+        total = total + (1 - soft) * task_loss(lesson.task, outputs, labels)
+        if lesson.wanted is not None:
+            wanted = lesson.wanted[torch.from_numpy(which).to(device)]
+            total = total + soft * soft_loss(lesson.task, outputs, wanted)
     return total
 
 
@@ -74,10 +79,11 @@ def run(run: Run) -> None:
     teacher = load_teacher(run.teacher).to(device)
     sampler = Sampler(corpus_of(run, teacher), device, run.seed + 1)
     teacher = teacher.to(dtype).requires_grad_(False)
-    model = starting_model(run).to(device)
+    model = load(run.path / run.joint.start, run.teacher).to(device)
     lessons = _lessons(run, device, dtype)
     for lesson in lessons:
-        model.add_head(lesson.task.name, lesson.task.labels)
+        if lesson.task.name not in model.heads:
+            model.add_head(lesson.task.name, lesson.task.labels)
     learning = all_but_tables(model)
     optimizer = adamw(learning, device)
     steps = run.joint.steps
@@ -103,5 +109,5 @@ def _report(run: Run, model: Encoder, teacher: Encoder, sampler: Sampler, lesson
     tok = tokenizer(vocabulary_of(run))
     result["stsb_zero_shot"] = zero_shot_similarity(model, run.finetune.data, tok, run.finetune.max_tokens, device, dtype)
     say(f"{run.name}: cosine {result['cosine']:.4f}, STS-B 0-shot {result['stsb_zero_shot']}")
-    save_trees(run.path / "joint", model, vocabulary_of(run))
-    write_json(run.path / "joint.json", result)
+    save_trees(run.path / run.joint.output, model, vocabulary_of(run))
+    write_json(run.path / f"{run.joint.output}.json", result)

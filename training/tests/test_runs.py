@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import ROOT, sentences
-from espalier_training import distil, evaluate, export, finetune, grow, joint
+from espalier_training import agree, distil, evaluate, export, finetune, grow, joint
 from espalier_training.__main__ import main
 from espalier_training.checkpoint import load_trees, save_trees
 from espalier_training.config import load_run
@@ -120,43 +120,50 @@ def fine_tuned(run_file):
     return run
 
 
-def test_from_teacher_to_the_same_answers_in_the_runtime(run_file, command, tmp_path):
+def test_from_teacher_to_the_same_answers_in_the_runtime(run_file, command, tmp_path, capsys):
     run = fine_tuned(run_file)
     finetune.run([run])
     joint.run(run)
-    evaluate_and_export(run, command, "tasks/mrpc-1", tmp_path / "task.esp")
-    evaluate_and_export(run, command, "joint", tmp_path / "joint.esp")
+    exported_and_compared(run, command, "tasks/mrpc-1", tmp_path / "task.esp", capsys)
+    exported_and_compared(run, command, "joint", tmp_path / "joint.esp", capsys)
 
 
-def evaluate_and_export(run, command, checkpoint, target):
+def test_joint_goes_on_from_its_own_heads(run_file):
+    run = fine_tuned(run_file)
+    joint.run(run)
+    before = load_trees(run.path / "joint", run.teacher).heads["mrpc"].out.weight
+    run.joint.start, run.joint.output, run.joint.soft, run.joint.learning_rate, run.finetune.teacher_runs = "joint", "second", 0.0, 1e-9, ""
+    joint.run(run)
+    after = load_trees(run.path / "second", run.teacher).heads["mrpc"].out.weight
+    torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
+
+
+def exported_and_compared(run, command, checkpoint, target, capsys):
     run.export.command, run.export.checkpoint, run.export.output, run.export.precision = command, checkpoint, str(target), "f32"
     export.run(run)
-    pairs = list(zip(sentences(30, 50), sentences(30, 60)))
-    lines = subprocess.run([command, "classify", str(target), "--json"], input="".join(f"{a}\t{b}\n" for a, b in pairs),
-                           stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    theirs = np.array([json.loads(line)["logits"] for line in lines])
-    model, tok = load_trees(run.path / checkpoint, run.teacher), tokenizer(f"{run.teacher}/vocab.txt")
-    routes, ours = [], []
+    agree.run(run)
+    told = capsys.readouterr().out
+    assert "24 texts" in told and "leaves the same" in told
+
+
+def test_the_teacher_is_exported_and_timed_as_it_is(run_file, command):
+    run = load_run(run_file("teacher"))
+    run.export.command = command
+    export.run(run)
+    assert json.loads((run.path / "bench.json").read_text())["median_ms"] > 0
+
+
+def test_another_model_does_not_agree(run_file, command, tmp_path):
+    run = fine_tuned(run_file)
+    finetune.run([run])
+    run.export.command, run.export.checkpoint, run.export.precision = command, "tasks/mrpc-1", "f32"
+    export.run(run)
+    model = load_trees(run.path / "tasks/mrpc-1", run.teacher)
     with torch.no_grad():
-        for a, b in pairs:
-            e = tok.encode(a, b)
-            states = model(torch.tensor([e.ids]), torch.tensor([e.type_ids]))
-            ours.append(model.heads["mrpc"](pool(states[-1]))[0].numpy())
-            model(torch.tensor([tok.encode(a).ids]), routes=routes)
-    assert np.abs(np.array(ours) - theirs).max() < 2e-3
-    taken = subprocess.run([command, "routes", str(target), "--json", *[a for a, _ in pairs]], stdout=subprocess.PIPE, text=True, check=True)
-    leaves = _leaves(taken.stdout)
-    assert leaves == [int(leaf) for r in routes for leaf in r[:, 0]]
-
-
-def _leaves(output):
-    """In the order of texts, layers, tokens."""
-    found = []
-    for line in output.splitlines():
-        text = json.loads(line)
-        for layer in text.get("layers", []):
-            found += [leaf for (leaf,) in layer["leaf"]]
-    return found
+        model.encoder.layer[0].ffn[1].node.threshold += 0.05
+    save_trees(run.path / "tasks/mrpc-1", model, f"{run.teacher}/vocab.txt")
+    with pytest.raises(ValueError, match="mrpc: PyTorch and the runtime differ"):
+        agree.run(run)
 
 
 def test_evaluate_and_table(run_file, capsys):
