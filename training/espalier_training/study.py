@@ -4,7 +4,7 @@
     name = "trees"
     parts = "leaf:1:6:128"
 
-Each run is grown, distilled, evaluated and fine-tuned in FOLDER/NAME; fine-tuning waits for the teacher's. Killed and
+(`only = ["trees"]` takes some of them). Each run is grown, distilled, evaluated and fine-tuned in FOLDER/NAME; fine-tuning waits for the teacher's. Killed and
 started again, it goes on with what is missing.
 """
 from __future__ import annotations
@@ -25,10 +25,14 @@ TEACHER = "teacher"
 def load_study(path: str, overrides: list[str]) -> tuple[list[Run], int]:
     """The runs, the teacher first, and how many processes share them."""
     values = read_values(path, overrides)
-    rows, workers = values.pop("run", []), values.pop("workers", 1)
+    rows, workers, only = values.pop("run", []), values.pop("workers", 1), values.pop("only", [])
     folder = Path(values.pop("folder", "runs"))
     if not rows or not isinstance(workers, int):
         raise ConfigError(f"{path}: expected workers = NUMBER and at least one [[run]]")
+    names = [str(row.get("name", "")) for row in rows]
+    if unknown := [name for name in only if name not in names]:
+        raise ConfigError(f"{path}: only: expected some of {', '.join(names)}, found {', '.join(unknown)}")
+    rows = [row for row, name in zip(rows, names) if not only or name in only]
     values.setdefault("text", {}).setdefault("cache", str(folder / "text.npz"))
     runs = []
     for row in [{"name": TEACHER, "parts": TEACHER, "finetune": {"keep": ["all"]}}, *rows]:

@@ -231,3 +231,7 @@ def test_studies_that_make_no_sense(tmp_path, run_file):
     (tmp_path / "s.toml").write_text('teacher = "x"\n[[run]]\nname="a"\nparts="none"\n[[run]]\nname="a"\nparts="none"\n')
     with pytest.raises(ValueError, match="names that differ"):
         load_study(str(tmp_path / "s.toml"), [])
+    (tmp_path / "s.toml").write_text('teacher = "x"\n' + "".join(f'[[run]]\nname="{n}"\nparts="none"\n' for n in "abc"))
+    assert [r.name for r in load_study(str(tmp_path / "s.toml"), ['only=["c", "a"]'])[0]] == ["teacher", "a", "c"]
+    with pytest.raises(ValueError, match="only: expected some of a, b, c, found d"):
+        load_study(str(tmp_path / "s.toml"), ['only=["d"]'])
