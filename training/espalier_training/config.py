@@ -76,7 +76,8 @@ class Joint:
     steps: int = 3000
     text_tokens: int = 8192  # of a step
     learning_rate: float = 3e-4
-    soft: float = 0.5  # share of the teacher's answers, as in finetune; 0: no fine-tuned teachers are needed
+    soft: float = 0.5  # share of the teacher's answers, as in finetune
+    hidden: float = 1.0  # weight of its hidden states, pair tasks only; soft = 0 and hidden = 0 need no fine-tuned teachers
     task_weight: float = 0.3
     start: str = "distilled"  # folder inside the run's, whose heads are kept
     output: str = "joint"

@@ -1,8 +1,9 @@
 """joint: one distilled encoder learns several tasks at once and stays a sentence embedder.
 
 A step takes a batch of plain text, against the teacher's vectors and hidden states as in distil, and a batch of each
-task, against labels and the answers of the teacher fine-tuned for it. Writes FOLDER/joint with a head a task; started
-from such a folder (joint.start), it goes on with the heads that are there.
+task, against labels and the answers of the teacher fine-tuned for it; of pairs, against its hidden states too: plain text
+has no pairs, so vectors need not suffer. Writes FOLDER/joint with a head a task; started from such a folder
+(joint.start), it goes on with the heads that are there.
 """
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ import torch
 
 from .checkpoint import load, load_teacher, save_trees
 from .common import compute_type, corpus_of, device_of, say, vocabulary_of, write_json
-from .config import Run
+from .config import Joint, Run
 from .distil import losses
 from .encoder import Encoder, pool
 from .evaluate import zero_shot_similarity
 from .fidelity import fidelity
-from .finetune import Encoded, batches, collate, encode, predict, soft_loss, task_loss
+from .finetune import Encoded, batches, collate, encode, hidden_loss, predict, soft_loss, task_loss
 from .glue import TASKS, Task, load as load_task, metrics
 from .optimizing import adamw, all_but_tables, take_step
 from .progress import Progress
@@ -32,6 +33,7 @@ class Lesson:
     task: Task
     rows: Encoded
     wanted: torch.Tensor | None  # [rows, outputs]: the fine-tuned teacher's answers
+    teacher: Encoder | None  # whose hidden states are learnt too: of pair tasks only
     dev: Encoded
     batches: Iterator[np.ndarray]
 
@@ -44,31 +46,38 @@ def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]
             raise ValueError(f"joint.tasks: expected some of {', '.join(TASKS)}, found {name}")
         task = TASKS[name]
         rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
-        wanted = None
-        if run.joint.soft:
+        wanted = teacher = None
+        if run.joint.soft or (task.pair and run.joint.hidden):
             folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
-            teacher = load(folder, run.teacher).to(device).to(dtype)
+            teacher = load(folder, run.teacher).to(device).to(dtype).requires_grad_(False)
             wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
-        lessons.append(Lesson(task, rows, wanted, dev, batches(rows, size, run.joint.steps, run.seed)))
+        lessons.append(Lesson(task, rows, wanted if run.joint.soft else None, teacher if task.pair and run.joint.hidden else None, dev,
+                              batches(rows, size, run.joint.steps, run.seed)))
     return lessons
 
 
-def _task_losses(model: Encoder, lessons: list[Lesson], soft: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _task_losses(model: Encoder, lessons: list[Lesson], options: Joint, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The rows of all tasks go through the encoder together, then each to its head."""
     chosen = [next(lesson.batches) for lesson in lessons]
     together = Encoded([l.rows.ids[i] for l, c in zip(lessons, chosen) for i in c],
                        [l.rows.types[i] for l, c in zip(lessons, chosen) for i in c],
                        np.concatenate([l.rows.labels[c] for l, c in zip(lessons, chosen)]))
     batch = collate(together, np.arange(len(together.ids)), device)
-    pooled = pool(model(batch.ids, batch.types, batch.mask, dtype)[-1], batch.mask)
-    sizes = [len(c) for c in chosen]
-    total = 0.0
-    for lesson, which, x, labels in zip(lessons, chosen, pooled.split(sizes), batch.labels.split(sizes)):
-        outputs = model.heads[lesson.task.name](x)
-        total = total + (1 - soft) * task_loss(lesson.task, outputs, labels)
+    states = model(batch.ids, batch.types, batch.mask, dtype)
+    pooled = pool(states[-1], batch.mask)
+    total, first = 0.0, 0
+    for lesson, which in zip(lessons, chosen):
+        mine = slice(first, first + len(which))
+        first = mine.stop
+        outputs = model.heads[lesson.task.name](pooled[mine])
+        loss = (1 - options.soft) * task_loss(lesson.task, outputs, batch.labels[mine])
         if lesson.wanted is not None:
-            wanted = lesson.wanted[torch.from_numpy(which).to(device)]
-            total = total + soft * soft_loss(lesson.task, outputs, wanted)
+            loss = loss + options.soft * soft_loss(lesson.task, outputs, lesson.wanted[torch.from_numpy(which).to(device)])
+        if lesson.teacher is not None:
+            with torch.no_grad():
+                theirs = lesson.teacher(batch.ids[mine], batch.types[mine], batch.mask[mine], dtype)
+            loss = loss + options.hidden * hidden_loss([x[mine] for x in states], theirs, batch.mask[mine])
+        total = total + loss
     return total
 
 
@@ -93,7 +102,7 @@ def run(run: Run) -> None:
             with torch.no_grad():
                 theirs = teacher(ids, dtype=dtype)
             loss = losses(model(ids, dtype=dtype), theirs, run.distil, run.distil.hidden)
-            loss = loss + run.joint.task_weight * _task_losses(model, lessons, run.joint.soft, device, dtype)
+            loss = loss + run.joint.task_weight * _task_losses(model, lessons, run.joint, device, dtype)
             loss.backward()
             take_step(optimizer, learning, run.joint.learning_rate, step, steps, steps // 20)
             progress.advance(1)

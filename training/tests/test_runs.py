@@ -132,7 +132,9 @@ def test_joint_goes_on_from_its_own_heads(run_file):
     run = fine_tuned(run_file)
     joint.run(run)
     before = load_trees(run.path / "joint", run.teacher).heads["mrpc"].out.weight
-    run.joint.start, run.joint.output, run.joint.soft, run.joint.learning_rate, run.finetune.teacher_runs = "joint", "second", 0.0, 1e-9, ""
+    run.joint.start, run.joint.output, run.joint.learning_rate = "joint", "second", 1e-9
+    run.joint.soft = run.joint.hidden = 0.0
+    run.finetune.teacher_runs = ""
     joint.run(run)
     after = load_trees(run.path / "second", run.teacher).heads["mrpc"].out.weight
     torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
