@@ -316,20 +316,26 @@ inline void panel_strip(const PanelJob& job, size_t count, size_t column, const 
 template <class Ops, class Rows>
 inline void multiply_panel(const PanelJob& job, size_t count, const Rows& rows) {
     constexpr size_t w = Ops::Sum::size;
+    static_assert(Ops::vectors * w == 16 || (w == 16 && Ops::vectors == 4));
     for (size_t column = 0; column < job.columns; column += Ops::vectors * w) {
-        switch ((job.columns - column) / w) {
-            case 1:
-                panel_strip<Ops, 1>(job, count, column, rows);
-                break;
-            case 2:
-                panel_strip<Ops, 2>(job, count, column, rows);
-                break;
-            case 3:
-                panel_strip < Ops, Ops::vectors<3 ? Ops::vectors : 3>(job, count, column, rows);
-                break;
-            default:
-                panel_strip<Ops, Ops::vectors>(job, count, column, rows);
-                break;
+        // A panel's columns are a whole number of 16: only wider tiles have narrower last ones.
+        if constexpr (Ops::vectors * w == 16) {
+            panel_strip<Ops, Ops::vectors>(job, count, column, rows);
+        } else {
+            switch ((job.columns - column) / w) {
+                case 1:
+                    panel_strip<Ops, 1>(job, count, column, rows);
+                    break;
+                case 2:
+                    panel_strip<Ops, 2>(job, count, column, rows);
+                    break;
+                case 3:
+                    panel_strip<Ops, 3>(job, count, column, rows);
+                    break;
+                default:
+                    panel_strip<Ops, Ops::vectors>(job, count, column, rows);
+                    break;
+            }
         }
     }
 }
