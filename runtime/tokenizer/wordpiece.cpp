@@ -216,6 +216,10 @@ WordPiece::Piece WordPiece::longest_piece(std::string_view rest, bool first,
     return {-1, 0};
 }
 
+bool tokenizers_compiled_in() noexcept {
+    return true;
+}
+
 WordPiece::WordPiece(const Vocabulary& vocabulary, const WordPieceOptions& options)
     : vocabulary_(&vocabulary), options_(options), continuation_(options.continuation) {
     if (options.max_word_characters > most_word_characters)

@@ -176,7 +176,7 @@ void check_slices(const char* precision, int threads) {
     options.max_tokens = 1000;
     options.max_sequences = 20;
     Context context(*model, options), alone(*model, {});
-    const uint32_t sequences = test::emulated ? 9 : 20;
+    const uint32_t sequences = test::emulated ? 6 : 20;
     std::vector<int32_t> ids;
     std::vector<uint32_t> offsets{0};
     for (uint32_t s = 0; s < sequences; ++s) {
@@ -204,7 +204,8 @@ void check_slices(const char* precision, int threads) {
 
 TEST_CASE("in a batch of many slices a sequence has the bits and leaves that it has alone") {
     for (const char* precision : {"f32", "bf16", "int8"}) {
-        for (const int threads : {1, 2, 3})
+        // Threads that wait for each other by spinning take an emulator longest.
+        for (int threads = 1; threads <= (test::emulated ? 2 : 3); ++threads)
             check_slices(precision, threads);
     }
 }
