@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
     espalier_context* context = NULL;
     espalier_error error;
     espalier_model_info info;
+    espalier_context_options options;
     size_t working = 0;
     int status = 1;
     if (argc != 2) {
@@ -62,9 +63,12 @@ int main(int argc, char** argv) {
         return 2;
     }
     info.struct_size = sizeof(info);
+    espalier_context_options_init(&options);
+    options.max_tokens = 128; /* longer lines are cut; a context's memory grows with this */
+    options.max_sequences = 1;
     if (espalier_model_open(argv[1], NULL, &model, &error) != ESPALIER_OK ||
-        espalier_context_bytes(model, NULL, &working, &error) != ESPALIER_OK ||
-        espalier_context_create(model, NULL, &context, &error) != ESPALIER_OK) {
+        espalier_context_bytes(model, &options, &working, &error) != ESPALIER_OK ||
+        espalier_context_create(model, &options, &context, &error) != ESPALIER_OK) {
         fprintf(stderr, "device: %s\n", error.message);
     } else if (espalier_model_get_info(model, &info) == ESPALIER_OK) {
         fprintf(stderr,

@@ -111,14 +111,16 @@ struct PanelOps<Arch, TensorType::bf16> {
 };
 #endif
 
-// 8-bit: B's values stand 128 too high, so that sums hold 128 * (sum of A's row) too much; who calls takes it
-// off in `start`. Sums are exact for k up to 2^31 / (255 * 127) = 66,311.
+// 8-bit: B's values stand 128 too high, so that sums hold `b_offset` = 128 times (sum of A's row) too much,
+// which start_sums takes off; 0 where step has taken the 128 off itself. Sums are exact for k up to 2^31 /
+// (255 * 127) = 66,311.
 #if defined(__AVX512VNNI__)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
     using Sum = Integers<Arch>;
     using Register = __m512i;
     static constexpr size_t rows = 6, vectors = 4;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Register (&sum)[height][width], const uint32_t* b,
@@ -136,12 +138,37 @@ struct PanelOps<Arch, TensorType::s8> {
         }
     }
 };
+#elif defined(__ARM_FEATURE_DOTPROD)
+template <class Arch>
+struct PanelOps<Arch, TensorType::s8> {
+    using Sum = Integers<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 6, vectors = 4;
+    static constexpr int32_t b_offset = 0;
+
+    // sdot multiplies signed by signed: B's top bits are turned back, once for all rows of the tile.
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        int8x16_t column[width];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v)
+            column[v] = vreinterpretq_s8_u32(veorq_u32(vld1q_u32(b + v * 4), vdupq_n_u32(0x80808080u)));
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const int8x16_t value = vreinterpretq_s8_u32(vdupq_n_u32(word(r)));
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; ++v)
+                sum[r][v] = Sum(vdotq_s32(sum[r][v], column[v], value));
+        }
+    }
+};
 #elif defined(__ARM_NEON)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
     using Sum = Integers<Arch>;
     using Register = Sum;
     static constexpr size_t rows = 4, vectors = 4;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
@@ -156,7 +183,7 @@ struct PanelOps<Arch, TensorType::s8> {
             for (size_t r = 0; r < height; ++r) {
                 const int32x4_t pairs0 = vpaddlq_s16(vmulq_s16(first, value[r]));
                 const int32x4_t pairs1 = vpaddlq_s16(vmulq_s16(second, value[r]));
-                sum[r][v] = sum[r][v] + Sum(vpaddq_s32(pairs0, pairs1));
+                sum[r][v] = sum[r][v] + Sum(sums_of_neighbours(pairs0, pairs1));
             }
         }
     }
@@ -169,6 +196,7 @@ struct PanelOps<Arch, TensorType::s8> {
     using Register = Sum;
     using Shorts = xsimd::batch<int16_t, Arch>;
     static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
@@ -350,7 +378,7 @@ template <class Arch, TensorType type, size_t height, size_t width, class Regist
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             if constexpr (type == TensorType::s8) {
-                sum[r][v] = Integers<Arch>(-128 * of_row(r));
+                sum[r][v] = Integers<Arch>(-PanelOps<Arch, type>::b_offset * of_row(r));
             } else {
                 sum[r][v] = Floats<Arch>::load_unaligned(bias + v * lanes<Arch>);
             }
