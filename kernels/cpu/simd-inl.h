@@ -31,6 +31,14 @@ inline constexpr size_t lanes = Floats<Arch>::size;
 template <class Arch>
 using Integers = xsimd::batch<int32_t, Arch>;
 
+// The same bits as a vector of another type. Not xsimd's: on NEON its is a function that GCC 12 calls, in
+// loops too.
+template <class To, class From>
+[[gnu::always_inline]] inline To same_bits(From value) {
+    return To(
+        __builtin_bit_cast(typename To::register_type, static_cast<typename From::register_type>(value)));
+}
+
 #if defined(__aarch64__)
 using NeonArch = xsimd::neon64;
 #elif defined(__ARM_NEON)

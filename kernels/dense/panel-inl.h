@@ -81,6 +81,33 @@ struct PanelOps<Arch, TensorType::bf16> {
         }
     }
 };
+#elif defined(__ARM_NEON)
+// As below; GCC 12 calls xsimd's shifts and casts as functions, in the middle of the loop.
+template <class Arch>
+struct PanelOps<Arch, TensorType::bf16> {
+    using Sum = Floats<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 4, vectors = 4;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        float low[height], high[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            low[r] = std::bit_cast<float>(word(r) << 16);
+            high[r] = std::bit_cast<float>(word(r) & 0xffff0000u);
+        }
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            const uint32x4_t pair = vld1q_u32(b + v * 4);
+            const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(pair, 16));
+            const float32x4_t second = vreinterpretq_f32_u32(vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; ++r)
+                sum[r][v] = Sum(vfmaq_n_f32(vfmaq_n_f32(sum[r][v], first, low[r]), second, high[r]));
+        }
+    }
+};
 #else
 // Both halves of a word widened to float32: two fused multiply-adds a word.
 template <class Arch>
@@ -101,8 +128,8 @@ struct PanelOps<Arch, TensorType::bf16> {
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             const Words pair = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = xsimd::bitwise_cast<Sum>(pair << 16);
-            const Sum second = xsimd::bitwise_cast<Sum>(pair & Words(0xffff0000u));
+            const Sum first = same_bits<Sum>(pair << 16);
+            const Sum second = same_bits<Sum>(pair & Words(0xffff0000u));
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
                 sum[r][v] = xsimd::fma(high[r], second, xsimd::fma(low[r], first, sum[r][v]));
@@ -203,17 +230,17 @@ struct PanelOps<Arch, TensorType::s8> {
         Sum even[height], odd[height];
 #pragma GCC unroll 8
         for (size_t r = 0; r < height; ++r) {
-            const Shorts value = xsimd::bitwise_cast<Shorts>(Sum(static_cast<int32_t>(word(r))));
-            even[r] = xsimd::bitwise_cast<Sum>((value << 8) >> 8);
-            odd[r] = xsimd::bitwise_cast<Sum>(value >> 8);
+            const Shorts value = same_bits<Shorts>(Sum(static_cast<int32_t>(word(r))));
+            even[r] = same_bits<Sum>((value << 8) >> 8);
+            odd[r] = same_bits<Sum>(value >> 8);
         }
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             using Words = xsimd::batch<uint32_t, Arch>;
             using Unsigned = xsimd::batch<uint16_t, Arch>;
             const Words quads = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = xsimd::bitwise_cast<Sum>(quads & Words(0x00ff00ffu));
-            const Sum second = xsimd::bitwise_cast<Sum>(xsimd::bitwise_cast<Unsigned>(quads) >> 8);
+            const Sum first = same_bits<Sum>(quads & Words(0x00ff00ffu));
+            const Sum second = same_bits<Sum>(same_bits<Unsigned>(quads) >> 8);
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
                 sum[r][v] =
