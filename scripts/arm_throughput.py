@@ -4,7 +4,8 @@ of a cross build and run through the scheduling model of each core.
 
     scripts/arm_throughput.py build-aarch64
 
-Prints a Markdown table. Nothing is measured: llvm-mca knows ports and latencies, no caches, no memory, no branches; its
+Prints a Markdown table: multiply-adds a cycle of the loop, of a row of products and nothing else (the model's limit);
+and what the core's pipes could do. Nothing is measured: llvm-mca knows ports and latencies, no caches, no memory, no branches; its
 models differ in care. docs/arm.md holds the table.
 """
 
@@ -14,6 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# One product for each of 24 sums, as the model's own limit is found with.
+PRODUCT = {4: "fmla v{}.4s, v30.4s, v31.4s", 8: "mul v{}.8h, v30.8h, v31.8h", 16: "sdot v{}.4s, v30.16b, v31.16b"}
+
 # Name, object, how the symbol begins (demangled), multiply-adds of one 128-bit product instruction, which those are,
 # and whether it needs DotProd.
 LOOPS = [
@@ -22,7 +26,7 @@ LOOPS = [
     ("dense 8-bit, 4 x 16 tile", "dense/gemm_neon.cpp.o", r"panel_tile<.*TensorType\)4>, 4ul.*GemmRows", 8, r"\bv?mul\b.*\.8h", False),
     ("dense 8-bit with sdot, 6 x 16 tile", "dense/gemm_neondot.cpp.o", r"panel_tile<.*TensorType\)4>, 6ul.*GemmRows", 16, r"\bsdot\b", True),
 ]
-# A core's name in LLVM; its peak: 128-bit multiply-add instructions a cycle.
+# A core's name in LLVM; its peak: 128-bit multiply-add instructions a cycle, by the number and width of its pipes.
 CORES = [("cortex-a53", 1), ("cortex-a72", 2), ("cortex-a76", 2), ("neoverse-n1", 2)]
 WITHOUT_DOTPROD = {"cortex-a53", "cortex-a72"}
 
@@ -69,10 +73,9 @@ def hottest_loop(instructions, product):
     return best, most
 
 
-def cycles(body, core):
-    """Of one iteration. Branches inside are left out: a fetch that is skipped or not."""
-    code = [t for t in body if not re.match(r"(b|b\.\w+|cbn?z|tbn?z)\s", t)]
-    out = run(["llvm-mca", "-mtriple=aarch64", f"-mcpu={core}", "-iterations=200"], "\n".join(code) + "\n")
+def cycles(code, core):
+    """Of one iteration."""
+    out = run(["llvm-mca", "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod", "-iterations=200"], "\n".join(code) + "\n")
     return int(re.search(r"Total Cycles:\s+(\d+)", out)[1]) / 200
 
 
@@ -82,15 +85,22 @@ def main():
     objects = parser.parse_args().build / "kernels/CMakeFiles/espalier_kernels.dir"
     print("| inner loop | " + " | ".join(core for core, _ in CORES) + " |")
     print("|---|" + "---|" * len(CORES))
+    print_rows(objects)
+
+
+def print_rows(objects):
     for name, file, pattern, width, product, dotprod in LOOPS:
         body, products = hottest_loop(function(objects / file, pattern), product)
+        # Branches inside are left out: a fetch that is skipped or not.
+        code = [text for text in body if not re.match(r"(b|b\.\w+|cbn?z|tbn?z)\s", text)]
         cells = []
         for core, peak in CORES:
             if dotprod and core in WITHOUT_DOTPROD:
                 cells.append("")
                 continue
-            rate = products * width / cycles(body, core)
-            cells.append(f"{rate:.1f} of {peak * width} ({100 * rate / (peak * width):.0f} %)")
+            rate = products * width / cycles(code, core)
+            limit = 24 * width / cycles([PRODUCT[width].format(r) for r in range(24)], core)
+            cells.append(f"{rate:.1f} of {limit:.1f}; {peak * width}")
         print(f"| {name}: {products} products in {len(body)} instructions | " + " | ".join(cells) + " |")
 
 

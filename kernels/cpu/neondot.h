@@ -1,4 +1,5 @@
-// The kernels that take the place of NEON's where the processor has products of 8-bit quads (ARMv8.2 DotProd).
+// The kernels that take the place of NEON's where the processor has products of 8-bit quads (ARMv8.2
+// DotProd).
 #pragma once
 
 #include "kernels/dense/gemm.h"

@@ -3,7 +3,7 @@
 //
 //   f32    fused multiply-add
 //   bf16   AVX512_BF16: two products a lane and instruction; else widened to float32
-//   s8     AVX512_VNNI, Arm's DotProd: four products a lane and instruction; else 16-bit products added in pairs.
+//   s8     AVX512_VNNI or DotProd: four products a lane and instruction; else 16-bit products added in pairs.
 //          The integer sums are exact, and so the same on every instruction set, for rows of up to
 //          2^31 / (255 * 127) values.
 //
@@ -197,7 +197,9 @@ struct RowOps<Arch, TensorType::s8> {
         return vpadalq_s16(sum, vmull_s8(vget_high_s8(row), vget_high_s8(x)));
 #endif
     }
-    static Sum add(Sum a, Sum b) { return vaddq_s32(a, b); }
+    static Sum add(Sum a, Sum b) {
+        return vaddq_s32(a, b);
+    }
 };
 #endif
 

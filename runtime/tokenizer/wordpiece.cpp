@@ -142,7 +142,8 @@ void WordPiece::Splitter::order(char32_t c) {
     if (unicode::facts(c) & unicode::nonspacing_mark) return;
     if (combining_class == 0) return lower(c);
     // Class, then place, then code point: sorting plain numbers is stable and allocates nothing.
-    if (marks_ < scratch_.marks.size()) scratch_.marks[marks_] = combining_class << 56 | uint64_t{marks_} << 32 | c;
+    if (marks_ < scratch_.marks.size())
+        scratch_.marks[marks_] = combining_class << 56 | uint64_t{marks_} << 32 | c;
     ++marks_;
 }
 
