@@ -91,11 +91,11 @@ struct PanelOps<Arch, TensorType::bf16> {
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        float low[height], high[height];
+        float32x4_t low[height], high[height];
 #pragma GCC unroll 8
         for (size_t r = 0; r < height; ++r) {
-            low[r] = std::bit_cast<float>(word(r) << 16);
-            high[r] = std::bit_cast<float>(word(r) & 0xffff0000u);
+            low[r] = vdupq_n_f32(std::bit_cast<float>(word(r) << 16));
+            high[r] = vdupq_n_f32(std::bit_cast<float>(word(r) & 0xffff0000u));
         }
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
@@ -104,7 +104,7 @@ struct PanelOps<Arch, TensorType::bf16> {
             const float32x4_t second = vreinterpretq_f32_u32(vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
-                sum[r][v] = Sum(vfmaq_n_f32(vfmaq_n_f32(sum[r][v], first, low[r]), second, high[r]));
+                sum[r][v] = Sum(vfmaq_f32(vfmaq_f32(sum[r][v], first, low[r]), second, high[r]));
         }
     }
 };
