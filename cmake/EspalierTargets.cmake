@@ -6,12 +6,14 @@ function(espalier_common_options)
     target_include_directories(espalier_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/runtime/include)
     target_compile_options(espalier_options INTERFACE
         -Wall -Wextra -Wshadow $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # GCC bug 105651: std::string false alarms
+        # Each function and table for itself, so that a program that is linked with --gc-sections holds what it calls.
+        -ffunction-sections -fdata-sections
         -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>
         # No contraction: the scalar kernels are the specification, and must round alike on every compiler.
         -ffp-contract=off)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|i[3-6]86")
         target_compile_definitions(espalier_options INTERFACE ESPALIER_X86)
-    elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64|armv7")
         target_compile_definitions(espalier_options INTERFACE ESPALIER_NEON)
     endif()
     if(ESPALIER_THREADS)

@@ -78,7 +78,7 @@ std::unique_ptr<Model> Model::from_memory(std::span<const std::byte> bytes, cons
 
 void Model::open_tokenizer() {
     const TokenizerSpec& t = spec().tokenizer;
-    if (t.kind == TokenizerKind::none) return;
+    if (t.kind == TokenizerKind::none || !tokenizers_compiled_in()) return;
     if (t.kind != TokenizerKind::wordpiece)
         throw Error(Status::unsupported, "%s: tokenizer %s does not run in this version", file_.source(),
                     name_of(t.kind));
@@ -111,7 +111,8 @@ void Model::open_tokenizer() {
 
 const WordPiece& Model::tokenizer() const {
     if (!tokenizer_)
-        throw Error(Status::unsupported, "%s: the model has no tokenizer: give token ids", file_.source());
+        throw Error(Status::unsupported, "%s: %s has no tokenizer: give token ids", file_.source(),
+                    tokenizers_compiled_in() ? "the model" : "this build");
     return *tokenizer_;
 }
 

@@ -1,4 +1,23 @@
 # Installs the Debian packages that are missing; sourced by ./demo and ./check. Says what it does.
+
+# Sets as_root to what goes before a command of root's.
+may_be_root() {
+    as_root=()
+    [ "$(id -u)" -ne 0 ] || return 0
+    command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; } && as_root=(sudo)
+}
+
+#   require_architecture NAME      its packages can be installed beside the machine's own
+require_architecture() {
+    { dpkg --print-architecture && dpkg --print-foreign-architectures; } | grep -qx "$1" && return 0
+    if ! may_be_root; then
+        echo "Packages of $1 are needed, which only root can allow. Please run: dpkg --add-architecture $1" >&2
+        return 1
+    fi
+    echo "Adding the architecture $1 to dpkg's"
+    "${as_root[@]}" dpkg --add-architecture "$1"
+}
+
 #   require_packages NAME...
 require_packages() {
     local missing=()
@@ -7,15 +26,10 @@ require_packages() {
         dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] && return 0
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
-            as_root=(sudo)
-        else
-            echo "These Debian packages are missing, and only root can install them. Please run:" >&2
-            echo "  apt-get update && apt-get install -y ${missing[*]}" >&2
-            return 1
-        fi
+    if ! may_be_root; then
+        echo "These Debian packages are missing, and only root can install them. Please run:" >&2
+        echo "  apt-get update && apt-get install -y ${missing[*]}" >&2
+        return 1
     fi
     echo "Installing ${missing[*]}"
     # A stopped container has no package lists yet; a failed update may still leave good ones behind.
@@ -31,3 +45,5 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
     matplotlib==3.10.9 contourpy==1.3.2 cycler==0.12.1 fonttools==4.68.0 kiwisolver==1.5.1 packaging==26.4 pillow==13.0.0
     pyparsing==3.2.5 python-dateutil==2.9.0.post0 six==1.17.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
+# Cross builds: the compiler, the emulator that runs what it makes, and the libraries of the other architecture.
+arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libutf8proc-dev:arm64 libstdc++6:arm64 libgomp1:arm64)

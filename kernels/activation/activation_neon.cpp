@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void activate(Activation activation, float* values, size_t count) {
     activate_values<Arch>(activation, values, count);

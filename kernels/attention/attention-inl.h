@@ -28,7 +28,7 @@ inline Floats<Arch> power_of_two(Floats<Arch> x) {
     return V(_mm512_scalef_ps(p, whole));
 #else
     const auto exponent = xsimd::to_int(whole) << 23;
-    const V value = xsimd::bitwise_cast<V>(xsimd::bitwise_cast<Integers<Arch>>(p) + exponent);
+    const V value = same_bits<V>(same_bits<Integers<Arch>>(p) + exponent);
     return xsimd::select(x > V(-126.0F), value, xsimd::select(x == x, V(0.0F), x));
 #endif
 }

@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
                float* scratch) {

@@ -3,6 +3,9 @@
 #if defined(ESPALIER_X86)
 #include <cpuid.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include <array>
 
@@ -68,7 +71,7 @@ bool isa_available(Isa isa) {
 #endif
 #if defined(ESPALIER_NEON)
         case Isa::neon:
-            return true;  // part of every AArch64
+            return true;  // part of every AArch64, and of the ARMv7 that we build for
 #endif
         default:
             return false;
@@ -89,6 +92,15 @@ bool cpu_has_bf16() {
 bool cpu_has_vnni() {
 #if defined(ESPALIER_X86)
     return isa_available(Isa::avx512) && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
+bool cpu_has_dotprod() {
+#if defined(__aarch64__) && defined(__linux__)
+    // The kernel's word for it (HWCAP_ASIMDDP); the processor's registers are not a program's to read.
+    return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
 #else
     return false;
 #endif

@@ -23,4 +23,7 @@ std::span<const Isa> available_isas();
 bool cpu_has_bf16();
 bool cpu_has_vnni();
 
+// What some processors have beside NEON: products of 8-bit quads.
+bool cpu_has_dotprod();
+
 }  // namespace espalier

@@ -14,6 +14,9 @@
 #if defined(ESPALIER_NEON)
 #include "kernels/cpu/neon.h"
 #endif
+#if defined(__aarch64__)
+#include "kernels/cpu/neondot.h"
+#endif
 
 namespace espalier {
 namespace {
@@ -117,6 +120,20 @@ constexpr KernelTable neon_table{Isa::neon,
                                  neon::widen,
                                  "float32 (fmla)",
                                  "16-bit (smull, sadalp)"};
+
+// What this processor has beside the base set.
+KernelTable complete_neon_table() {
+    KernelTable table = neon_table;
+#if defined(__aarch64__)
+    if (cpu_has_dotprod()) {
+        table.gemm_s8 = neondot::gemm_s8;
+        table.leaf_forest_s8 = neondot::leaf_forest_s8;
+        table.neuron_forest_s8 = neondot::neuron_forest_s8;
+        table.s8_products = "quads (sdot)";
+    }
+#endif
+    return table;
+}
 #endif
 
 }  // namespace
@@ -142,8 +159,10 @@ const KernelTable& kernel_table(Isa isa) {
         }
 #endif
 #if defined(ESPALIER_NEON)
-        case Isa::neon:
-            return neon_table;
+        case Isa::neon: {
+            static const KernelTable table = complete_neon_table();
+            return table;
+        }
 #endif
         default:
             return scalar_table;

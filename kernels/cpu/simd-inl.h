@@ -31,6 +31,40 @@ inline constexpr size_t lanes = Floats<Arch>::size;
 template <class Arch>
 using Integers = xsimd::batch<int32_t, Arch>;
 
+// The same bits as a vector of another type. Not xsimd's: on NEON its is a function that GCC 12 calls, in
+// loops too.
+template <class To, class From>
+[[gnu::always_inline]] inline To same_bits(From value) {
+    return To(
+        __builtin_bit_cast(typename To::register_type, static_cast<typename From::register_type>(value)));
+}
+
+#if defined(__aarch64__)
+using NeonArch = xsimd::neon64;
+#elif defined(__ARM_NEON)
+using NeonArch = xsimd::neon;
+#endif
+
+#if defined(__ARM_NEON)
+// Neighbours added, those of `a` first.
+inline float32x4_t sums_of_neighbours(float32x4_t a, float32x4_t b) {
+#if defined(__aarch64__)
+    return vpaddq_f32(a, b);
+#else
+    return vcombine_f32(vpadd_f32(vget_low_f32(a), vget_high_f32(a)),
+                        vpadd_f32(vget_low_f32(b), vget_high_f32(b)));
+#endif
+}
+inline int32x4_t sums_of_neighbours(int32x4_t a, int32x4_t b) {
+#if defined(__aarch64__)
+    return vpaddq_s32(a, b);
+#else
+    return vcombine_s32(vpadd_s32(vget_low_s32(a), vget_high_s32(a)),
+                        vpadd_s32(vget_low_s32(b), vget_high_s32(b)));
+#endif
+}
+#endif
+
 // AVX-512's products of pairs and quads. As assembly: GCC 12 copies or spills the sum around the intrinsics.
 #if defined(__AVX512BF16__)
 [[gnu::always_inline]] inline __m512 add_pair_products(__m512 sum, __m512i a, __m512i b) {
@@ -67,6 +101,11 @@ template <class Arch>
     for (; i + 64 <= length; i += 64)
         quads = add_quad_products(quads, _mm512_set1_epi8(1), _mm512_loadu_si512(x + i));
     sum = xsimd::hadd(quads);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    int32x4_t quads = vdupq_n_s32(0);
+    for (; i + 16 <= length; i += 16)
+        quads = vdotq_s32(quads, vdupq_n_s8(1), vld1q_s8(x + i));
+    sum = vaddvq_s32(quads);
 #endif
     for (; i < length; ++i)
         sum += x[i];

@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void gemm_f32(const PackedDense& dense, const GemmCall& call) {
     gemm_panels<Arch, TensorType::f32>(dense, call);

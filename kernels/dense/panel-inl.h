@@ -81,6 +81,33 @@ struct PanelOps<Arch, TensorType::bf16> {
         }
     }
 };
+#elif defined(__ARM_NEON)
+// As below; GCC 12 calls xsimd's shifts and casts as functions, in the middle of the loop.
+template <class Arch>
+struct PanelOps<Arch, TensorType::bf16> {
+    using Sum = Floats<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 4, vectors = 4;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        float32x4_t low[height], high[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            low[r] = vdupq_n_f32(std::bit_cast<float>(word(r) << 16));
+            high[r] = vdupq_n_f32(std::bit_cast<float>(word(r) & 0xffff0000u));
+        }
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            const uint32x4_t pair = vld1q_u32(b + v * 4);
+            const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(pair, 16));
+            const float32x4_t second = vreinterpretq_f32_u32(vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; ++r)
+                sum[r][v] = Sum(vfmaq_f32(vfmaq_f32(sum[r][v], first, low[r]), second, high[r]));
+        }
+    }
+};
 #else
 // Both halves of a word widened to float32: two fused multiply-adds a word.
 template <class Arch>
@@ -101,8 +128,8 @@ struct PanelOps<Arch, TensorType::bf16> {
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             const Words pair = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = xsimd::bitwise_cast<Sum>(pair << 16);
-            const Sum second = xsimd::bitwise_cast<Sum>(pair & Words(0xffff0000u));
+            const Sum first = same_bits<Sum>(pair << 16);
+            const Sum second = same_bits<Sum>(pair & Words(0xffff0000u));
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
                 sum[r][v] = xsimd::fma(high[r], second, xsimd::fma(low[r], first, sum[r][v]));
@@ -111,14 +138,16 @@ struct PanelOps<Arch, TensorType::bf16> {
 };
 #endif
 
-// 8-bit: B's values stand 128 too high, so that sums hold 128 * (sum of A's row) too much; who calls takes it
-// off in `start`. Sums are exact for k up to 2^31 / (255 * 127) = 66,311.
+// 8-bit: B's values stand 128 too high, so that sums hold `b_offset` = 128 times (sum of A's row) too much,
+// which start_sums takes off; 0 where step has taken the 128 off itself. Sums are exact for k up to 2^31 /
+// (255 * 127) = 66,311.
 #if defined(__AVX512VNNI__)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
     using Sum = Integers<Arch>;
     using Register = __m512i;
     static constexpr size_t rows = 6, vectors = 4;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Register (&sum)[height][width], const uint32_t* b,
@@ -136,12 +165,37 @@ struct PanelOps<Arch, TensorType::s8> {
         }
     }
 };
+#elif defined(__ARM_FEATURE_DOTPROD)
+template <class Arch>
+struct PanelOps<Arch, TensorType::s8> {
+    using Sum = Integers<Arch>;
+    using Register = Sum;
+    static constexpr size_t rows = 6, vectors = 4;
+    static constexpr int32_t b_offset = 0;
+
+    // sdot multiplies signed by signed: B's top bits are turned back, once for all rows of the tile.
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+        int8x16_t column[width];
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v)
+            column[v] = vreinterpretq_s8_u32(veorq_u32(vld1q_u32(b + v * 4), vdupq_n_u32(0x80808080u)));
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r) {
+            const int8x16_t value = vreinterpretq_s8_u32(vdupq_n_u32(word(r)));
+#pragma GCC unroll 8
+            for (size_t v = 0; v < width; ++v)
+                sum[r][v] = Sum(vdotq_s32(sum[r][v], column[v], value));
+        }
+    }
+};
 #elif defined(__ARM_NEON)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
     using Sum = Integers<Arch>;
     using Register = Sum;
     static constexpr size_t rows = 4, vectors = 4;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
@@ -156,7 +210,7 @@ struct PanelOps<Arch, TensorType::s8> {
             for (size_t r = 0; r < height; ++r) {
                 const int32x4_t pairs0 = vpaddlq_s16(vmulq_s16(first, value[r]));
                 const int32x4_t pairs1 = vpaddlq_s16(vmulq_s16(second, value[r]));
-                sum[r][v] = sum[r][v] + Sum(vpaddq_s32(pairs0, pairs1));
+                sum[r][v] = sum[r][v] + Sum(sums_of_neighbours(pairs0, pairs1));
             }
         }
     }
@@ -169,23 +223,24 @@ struct PanelOps<Arch, TensorType::s8> {
     using Register = Sum;
     using Shorts = xsimd::batch<int16_t, Arch>;
     static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
+    static constexpr int32_t b_offset = 128;
 
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
         Sum even[height], odd[height];
 #pragma GCC unroll 8
         for (size_t r = 0; r < height; ++r) {
-            const Shorts value = xsimd::bitwise_cast<Shorts>(Sum(static_cast<int32_t>(word(r))));
-            even[r] = xsimd::bitwise_cast<Sum>((value << 8) >> 8);
-            odd[r] = xsimd::bitwise_cast<Sum>(value >> 8);
+            const Shorts value = same_bits<Shorts>(Sum(static_cast<int32_t>(word(r))));
+            even[r] = same_bits<Sum>((value << 8) >> 8);
+            odd[r] = same_bits<Sum>(value >> 8);
         }
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             using Words = xsimd::batch<uint32_t, Arch>;
             using Unsigned = xsimd::batch<uint16_t, Arch>;
             const Words quads = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = xsimd::bitwise_cast<Sum>(quads & Words(0x00ff00ffu));
-            const Sum second = xsimd::bitwise_cast<Sum>(xsimd::bitwise_cast<Unsigned>(quads) >> 8);
+            const Sum first = same_bits<Sum>(quads & Words(0x00ff00ffu));
+            const Sum second = same_bits<Sum>(same_bits<Unsigned>(quads) >> 8);
 #pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r)
                 sum[r][v] =
@@ -316,20 +371,26 @@ inline void panel_strip(const PanelJob& job, size_t count, size_t column, const 
 template <class Ops, class Rows>
 inline void multiply_panel(const PanelJob& job, size_t count, const Rows& rows) {
     constexpr size_t w = Ops::Sum::size;
+    static_assert(Ops::vectors * w == 16 || (w == 16 && Ops::vectors == 4));
     for (size_t column = 0; column < job.columns; column += Ops::vectors * w) {
-        switch ((job.columns - column) / w) {
-            case 1:
-                panel_strip<Ops, 1>(job, count, column, rows);
-                break;
-            case 2:
-                panel_strip<Ops, 2>(job, count, column, rows);
-                break;
-            case 3:
-                panel_strip < Ops, Ops::vectors<3 ? Ops::vectors : 3>(job, count, column, rows);
-                break;
-            default:
-                panel_strip<Ops, Ops::vectors>(job, count, column, rows);
-                break;
+        // A panel's columns are a whole number of 16: only wider tiles have narrower last ones.
+        if constexpr (Ops::vectors * w == 16) {
+            panel_strip<Ops, Ops::vectors>(job, count, column, rows);
+        } else {
+            switch ((job.columns - column) / w) {
+                case 1:
+                    panel_strip<Ops, 1>(job, count, column, rows);
+                    break;
+                case 2:
+                    panel_strip<Ops, 2>(job, count, column, rows);
+                    break;
+                case 3:
+                    panel_strip<Ops, 3>(job, count, column, rows);
+                    break;
+                default:
+                    panel_strip<Ops, Ops::vectors>(job, count, column, rows);
+                    break;
+            }
         }
     }
 }
@@ -344,7 +405,7 @@ template <class Arch, TensorType type, size_t height, size_t width, class Regist
 #pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             if constexpr (type == TensorType::s8) {
-                sum[r][v] = Integers<Arch>(-128 * of_row(r));
+                sum[r][v] = Integers<Arch>(-PanelOps<Arch, type>::b_offset * of_row(r));
             } else {
                 sum[r][v] = Floats<Arch>::load_unaligned(bias + v * lanes<Arch>);
             }

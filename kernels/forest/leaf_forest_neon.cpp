@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void leaf_forest_f32(const LeafForest& forest, const ForestCall& call) {
     leaf_forest_tokens<Arch, TensorType::f32>(forest, call);

@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void neuron_forest_f32(const NeuronForest& forest, const ForestCall& call) {
     neuron_forest_tokens<Arch, TensorType::f32>(forest, call);

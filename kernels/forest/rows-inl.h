@@ -3,7 +3,7 @@
 //
 //   f32    fused multiply-add
 //   bf16   AVX512_BF16: two products a lane and instruction; else widened to float32
-//   s8     AVX512_VNNI: four products a lane and instruction; else 16-bit products added in pairs.
+//   s8     AVX512_VNNI or DotProd: four products a lane and instruction; else 16-bit products added in pairs.
 //          The integer sums are exact, and so the same on every instruction set, for rows of up to
 //          2^31 / (255 * 127) values.
 //
@@ -48,10 +48,10 @@ inline void sum_lanes(__m256i a, __m256i b, __m256i c, __m256i d, int32_t* out) 
 }
 #elif defined(__ARM_NEON)
 inline void sum_lanes(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d, float* out) {
-    vst1q_f32(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+    vst1q_f32(out, sums_of_neighbours(sums_of_neighbours(a, b), sums_of_neighbours(c, d)));
 }
 inline void sum_lanes(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d, int32_t* out) {
-    vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+    vst1q_s32(out, sums_of_neighbours(sums_of_neighbours(a, b), sums_of_neighbours(c, d)));
 }
 #endif
 
@@ -190,10 +190,16 @@ struct RowOps<Arch, TensorType::s8> {
     static Vector load_x(const int8_t* x) { return vld1q_s8(x); }
     static Sum zero() { return vdupq_n_s32(0); }
     static Sum multiply_add(Vector row, Vector x, Sum sum) {
+#if defined(__ARM_FEATURE_DOTPROD)
+        return vdotq_s32(sum, row, x);
+#else
         sum = vpadalq_s16(sum, vmull_s8(vget_low_s8(row), vget_low_s8(x)));
         return vpadalq_s16(sum, vmull_s8(vget_high_s8(row), vget_high_s8(x)));
+#endif
     }
-    static Sum add(Sum a, Sum b) { return vaddq_s32(a, b); }
+    static Sum add(Sum a, Sum b) {
+        return vaddq_s32(a, b);
+    }
 };
 #endif
 

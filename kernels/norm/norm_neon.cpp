@@ -4,7 +4,7 @@
 
 namespace espalier::neon {
 
-using Arch = xsimd::neon64;
+using Arch = NeonArch;
 
 void norm(const NormWeights& n, const float* x, const float* residual, float* y, const RoundedRows& rounded,
           size_t tokens) {

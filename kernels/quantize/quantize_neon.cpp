@@ -32,7 +32,7 @@ void widen(TensorType type, const void* source, float scale, float* target, size
 
 void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,
            float* scale) {
-    round_rows<xsimd::neon64>(type, rotated, x, rows, columns, y, scale);
+    round_rows<NeonArch>(type, rotated, x, rows, columns, y, scale);
 }
 
 }  // namespace espalier::neon

@@ -50,7 +50,7 @@ inline void store_bytes(Integers<Arch> values, int8_t* target) {
 // Sizes of numbers as bits, whose order is theirs: NaN is above infinity there, and that above all numbers.
 template <class Arch>
 inline Integers<Arch> size_bits(Floats<Arch> values) {
-    return xsimd::bitwise_cast<Integers<Arch>>(values) & Integers<Arch>(0x7fffffff);
+    return same_bits<Integers<Arch>>(values) & Integers<Arch>(0x7fffffff);
 }
 template <class Arch>
 inline int32_t largest_lane(Integers<Arch> values) {

@@ -142,7 +142,8 @@ void WordPiece::Splitter::order(char32_t c) {
     if (unicode::facts(c) & unicode::nonspacing_mark) return;
     if (combining_class == 0) return lower(c);
     // Class, then place, then code point: sorting plain numbers is stable and allocates nothing.
-    if (marks_ < scratch_.marks.size()) scratch_.marks[marks_] = combining_class << 56 | marks_ << 32 | c;
+    if (marks_ < scratch_.marks.size())
+        scratch_.marks[marks_] = combining_class << 56 | uint64_t{marks_} << 32 | c;
     ++marks_;
 }
 
@@ -214,6 +215,10 @@ WordPiece::Piece WordPiece::longest_piece(std::string_view rest, bool first,
         if (id >= 0) return {id, bytes};
     }
     return {-1, 0};
+}
+
+bool tokenizers_compiled_in() noexcept {
+    return true;
 }
 
 WordPiece::WordPiece(const Vocabulary& vocabulary, const WordPieceOptions& options)

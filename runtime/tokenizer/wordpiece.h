@@ -17,6 +17,9 @@
 
 namespace espalier {
 
+// False in a build without tokenizers.
+bool tokenizers_compiled_in() noexcept;
+
 // The defaults are those of an uncased BERT; the ids depend on the vocabulary.
 struct WordPieceOptions {
     bool clean_text = true;     // drop control characters, white space becomes a blank

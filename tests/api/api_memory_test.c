@@ -116,10 +116,74 @@ static void test_recovery(void) {
     CHECK(heap.live_bytes == 0);
 }
 
+/* What espalier_context_bytes says before is what a context takes, whatever the tokens and threads: its arena
+ * to the byte, and beside it only what does not grow with them; calls on token ids take nothing more. */
+static void test_planned(void) {
+    static const uint32_t tokens[] = {1, 2, 7};
+    static const int32_t ids[] = {2, 5, 6, 7, 8, 9, 3};
+    size_t t;
+    int threads;
+    for (t = 0; t < sizeof(tokens) / sizeof(tokens[0]); ++t) {
+        for (threads = 1; threads <= 3; ++threads) {
+            struct heap heap = {0, 0, 0, 0, 0};
+            espalier_model_options options;
+            espalier_context_options shape;
+            espalier_model* model = NULL;
+            espalier_context* context = NULL;
+            espalier_batch batch = {ids, NULL, NULL, 1};
+            uint32_t offsets[2] = {0, 0};
+            float hidden[7 * 8];
+            size_t bytes, planned = 0, before, beside = 0, taken, allocations;
+            const void* data = tiny_model_bytes(&bytes);
+            espalier_model_options_init(&options);
+            options.backend = "native";
+            options.allocator.allocate = take;
+            options.allocator.release = give_back;
+            options.allocator.user = &heap;
+            espalier_context_options_init(&shape);
+            shape.max_tokens = tokens[t];
+            shape.max_sequences = 1;
+            shape.threads = threads;
+            CHECK_STATUS(espalier_model_from_memory(data, bytes, &options, &model, &error), ESPALIER_OK);
+            before = heap.live_bytes;
+            CHECK_STATUS(espalier_context_bytes(model, &shape, &planned, &error), ESPALIER_OK);
+            CHECK(planned > 0 && heap.live_bytes == before);
+            CHECK_STATUS(espalier_context_create(model, &shape, &context, &error), ESPALIER_OK);
+            CHECK(heap.live_bytes - before >= planned);
+            taken = heap.live_bytes;
+            allocations = heap.allocations;
+            offsets[1] = tokens[t];
+            batch.offsets = offsets;
+            CHECK_STATUS(espalier_encode(context, &batch, hidden, &error), ESPALIER_OK);
+            CHECK(heap.allocations == allocations);
+            espalier_context_destroy(context);
+
+            /* In the caller's arena of exactly so many bytes: what is taken beside it, and nothing behind its
+             * end. */
+            shape.arena_bytes = planned;
+            shape.arena = aligned_alloc(64, (planned + 127) / 64 * 64);
+            CHECK(shape.arena != NULL);
+            memset(shape.arena, 0xab, (planned + 127) / 64 * 64);
+            CHECK_STATUS(espalier_context_create(model, &shape, &context, &error), ESPALIER_OK);
+            beside = heap.live_bytes - before;
+            CHECK(taken - before == planned + beside && beside < 4096);
+            CHECK_STATUS(espalier_encode(context, &batch, hidden, &error), ESPALIER_OK);
+            for (bytes = planned; bytes < (planned + 127) / 64 * 64; ++bytes)
+                CHECK(((const unsigned char*)shape.arena)[bytes] == 0xab);
+            espalier_context_destroy(context);
+            shape.arena_bytes = planned - 1;
+            CHECK_STATUS(espalier_context_create(model, &shape, &context, &error), ESPALIER_INVALID_ARGUMENT);
+            free(shape.arena);
+            espalier_model_close(model);
+        }
+    }
+}
+
 int main(int argc, char** argv) {
     int i;
     for (i = 1; i < argc; ++i)
         test_backend(argv[i]);
     test_recovery();
+    test_planned();
     return finish("api_memory_test");
 }

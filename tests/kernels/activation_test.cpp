@@ -33,8 +33,10 @@ TEST_CASE("every activation stays within its budget") {
             Budget budget;
             float worst_at = 0;
             for (size_t i = 0; i < values.size(); ++i) {
-                // silu's exp(-x) overflows below -88, where the result is 0 to within 1e-36.
-                const double slack = activation == Activation::silu ? 1e-36 : 1e-44;
+                // silu's exp(-x) overflows below -88, where the result is 0 to within 1e-36. NEON of 32-bit
+                // Arm takes numbers below the normal range as 0, always.
+                const bool flushes = isa == Isa::neon && sizeof(void*) == 4;
+                const double slack = activation == Activation::silu ? 1e-36 : flushes ? 1.2e-38 : 1e-44;
                 const double before = budget.worst();
                 budget.add(found[i], activated(activation, values[i]),
                            activation_budget(activation, values[i]) + slack);

@@ -9,6 +9,9 @@
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/avx512vnni.h"
 #endif
+#if defined(ESPALIER_NEON)
+#include "kernels/cpu/neon.h"
+#endif
 
 namespace espalier::test {
 
@@ -33,6 +36,10 @@ inline std::vector<NamedKernel> leaf_kernels(TensorType rows) {
         add("avx512 without vnni", avx512::leaf_forest_s8);
     if (cpu_has_vnni() && rows == TensorType::s8)
         add("avx512 with vnni, without bf16", avx512vnni::leaf_forest_s8);
+#endif
+#if defined(ESPALIER_NEON)
+    if (cpu_has_dotprod() && rows == TensorType::s8)
+        all.push_back({"neon without dotprod", neon::leaf_forest_s8});
 #endif
     return all;
 }

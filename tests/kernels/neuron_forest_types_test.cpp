@@ -26,6 +26,10 @@ std::vector<NamedNeuronKernel> kernels(TensorType rows) {
     if (cpu_has_vnni() && rows == TensorType::s8)
         all.push_back({"avx512 without vnni", avx512::neuron_forest_s8});
 #endif
+#if defined(ESPALIER_NEON)
+    if (cpu_has_dotprod() && rows == TensorType::s8)
+        all.push_back({"neon without dotprod", neon::neuron_forest_s8});
+#endif
     return all;
 }
 

@@ -1,0 +1,15 @@
+# 64-bit Arm Linux by clang (Debian: clang, lld), with the headers, libraries and start files of Debian's cross compiler;
+# packages: aarch64-linux-gnu.cmake. Without threads, unless an OpenMP runtime of clang's for arm64 is installed.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER clang)
+set(CMAKE_CXX_COMPILER clang++)
+set(CMAKE_C_COMPILER_TARGET aarch64-linux-gnu)
+set(CMAKE_CXX_COMPILER_TARGET aarch64-linux-gnu)
+set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
+set(CMAKE_C_FLAGS_INIT -march=armv8-a)
+set(CMAKE_CXX_FLAGS_INIT -march=armv8-a)
+set(CMAKE_EXE_LINKER_FLAGS_INIT -fuse-ld=lld)
+set(CMAKE_SHARED_LINKER_FLAGS_INIT -fuse-ld=lld)
+find_program(ESPALIER_QEMU qemu-aarch64-static REQUIRED)
+set(CMAKE_CROSSCOMPILING_EMULATOR ${ESPALIER_QEMU})
