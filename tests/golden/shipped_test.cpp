@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "tests/emulated.h"
 #include "tests/golden/golden.h"
+#include "tests/slow.h"
 
 namespace espalier {
 namespace {
@@ -93,7 +93,7 @@ void check_model(Isa isa, const char* backend) {
         REQUIRE(std::vector<int32_t>(tokens.ids.begin(), tokens.ids.end()) == expected_ids);
         if (isa == Isa::scalar && tokens.ids.size() > 64)
             continue;  // a minute of scalar loops shows nothing new
-        if (test::emulated && tokens.ids.size() > 24) continue;
+        if (test::slow && tokens.ids.size() > 24 && (test::emulated || isa != best_isa())) continue;
         const test::Trace trace = test::trace_of(context, expected_ids);
         check_leaves(trace, row["leaves"]);
         // After a walk that went elsewhere everything behind it differs.
@@ -132,7 +132,7 @@ void check_precision(const char* precision, double least_cosine, double least_eq
         for (const json& row : expectations()) {
             const auto ids = row["ids"].get<std::vector<int32_t>>();
             // A minute of loops shows nothing new.
-            if (ids.size() > (m == 0 || test::emulated ? 16u : 40u)) continue;
+            if (ids.size() > (m == 0 || test::slow ? 16u : 40u)) continue;
             const test::Trace expected = test::trace_of(reference_context, ids);
             const test::Trace found = test::trace_of(context, ids);
             for (size_t f = 0; f < expected.leaves.size(); ++f) {
@@ -176,7 +176,7 @@ void check_slices(const char* precision, int threads) {
     options.max_tokens = 1000;
     options.max_sequences = 20;
     Context context(*model, options), alone(*model, {});
-    const uint32_t sequences = test::emulated ? 6 : 20;
+    const uint32_t sequences = test::slow ? 6 : 20;
     std::vector<int32_t> ids;
     std::vector<uint32_t> offsets{0};
     for (uint32_t s = 0; s < sequences; ++s) {
@@ -205,7 +205,7 @@ void check_slices(const char* precision, int threads) {
 TEST_CASE("in a batch of many slices a sequence has the bits and leaves that it has alone") {
     for (const char* precision : {"f32", "bf16", "int8"}) {
         // Threads that wait for each other by spinning take an emulator longest.
-        for (int threads = 1; threads <= (test::emulated ? 2 : 3); ++threads)
+        for (int threads = 1; threads <= (test::slow ? 2 : 3); ++threads)
             check_slices(precision, threads);
     }
 }
