@@ -1,7 +1,7 @@
 # NVIDIA Jetson Orin (Cortex-A78AE, ARMv8.2-A), Ubuntu's libraries. As aarch64-linux-gnu.cmake, tuned for that core; all
 # code, not only chosen kernels, may use dot products and half floats. JETSON_SYSROOT (environment or -D) names a copy of
 # the board's root file system; without it Debian's arm64 packages serve, whose C library may be newer than the board's.
-# Built with Debian's packages here; not run on a board.
+# Neither configured, built nor run so far.
 include(${CMAKE_CURRENT_LIST_DIR}/aarch64-linux-gnu.cmake)
 set(CMAKE_C_FLAGS_INIT "-march=armv8.2-a+dotprod+fp16 -mtune=cortex-a78ae")
 set(CMAKE_CXX_FLAGS_INIT "-march=armv8.2-a+dotprod+fp16 -mtune=cortex-a78ae")

@@ -14,7 +14,7 @@
 #if defined(ESPALIER_NEON)
 #include "kernels/cpu/neon.h"
 #endif
-#if defined(__aarch64__)
+#if defined(ESPALIER_DOTPROD)
 #include "kernels/cpu/neondot.h"
 #endif
 
@@ -124,7 +124,7 @@ constexpr KernelTable neon_table{Isa::neon,
 // What this processor has beside the base set.
 KernelTable complete_neon_table() {
     KernelTable table = neon_table;
-#if defined(__aarch64__)
+#if defined(ESPALIER_DOTPROD)
     if (cpu_has_dotprod()) {
         table.gemm_s8 = neondot::gemm_s8;
         table.leaf_forest_s8 = neondot::leaf_forest_s8;

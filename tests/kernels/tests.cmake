@@ -28,7 +28,8 @@ if(CMAKE_CROSSCOMPILING_EMULATOR MATCHES "qemu-aarch64")
 endif()
 
 # Instructions that not every processor has must stay in their own files.
-if(NOT ESPALIER_SANITIZE AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|aarch64|arm64")
+if(NOT ESPALIER_SANITIZE AND (CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" OR
+                              (ESPALIER_DOTPROD AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")))
     add_test(NAME isa_symbols COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/isa_symbols.sh
         $<TARGET_OBJECTS:espalier_kernels> COMMAND_EXPAND_LISTS)
     set_tests_properties(isa_symbols PROPERTIES ENVIRONMENT NM=${CMAKE_NM} TIMEOUT 60)
