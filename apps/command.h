@@ -46,6 +46,8 @@ void add_classify(CLI::App& app, Runner& run);
 void add_embed(CLI::App& app, Runner& run);
 void add_glue(CLI::App& app, Runner& run);
 void add_routes(CLI::App& app, Runner& run);
+void add_generate(CLI::App& app, Runner& run);
+void add_perplexity(CLI::App& app, Runner& run);
 void add_bench(CLI::App& app, Runner& run);
 
 }  // namespace espalier

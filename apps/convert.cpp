@@ -52,9 +52,14 @@ int convert(const Options& options) {
 }  // namespace
 
 void add_convert(CLI::App& app, Runner& run) {
-    auto* command = app.add_subcommand("convert", "Import a Hugging Face BERT folder or a tree checkpoint");
+    auto* command = app.add_subcommand("convert",
+                                       "Import a Hugging Face BERT or Llama folder, a tree "
+                                       "checkpoint, or a llama2.c checkpoint");
     auto options = std::make_shared<Options>();
-    command->add_option("DIR", options->source, "Folder with config.json, model.safetensors and vocab.txt")
+    command
+        ->add_option("DIR", options->source,
+                     "Folder with config.json, model.safetensors and vocab.txt or tokenizer.json; or a "
+                     "llama2.c MODEL.bin")
         ->required();
     command->add_option("-o,--output", options->target, "The model file to write")->required();
     command->add_option("--precision", options->precision, "Stored numbers")
@@ -69,6 +74,7 @@ void add_convert(CLI::App& app, Runner& run) {
     command
         ->add_option("--max-tokens", options->convert.max_tokens, "Longest sequence (default: all positions)")
         ->check(CLI::Range(3u, 1u << 24));
+    command->add_option("--tokenizer", options->convert.tokenizer, "tokenizer.bin of a llama2.c checkpoint");
     command->add_option("--head-name", options->convert.head_name,
                         "Name of the only head (default: classifier); heads that DIR lists have their own");
     command->add_option("--name", options->name, "The model's name (default: the folder's)");

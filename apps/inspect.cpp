@@ -62,6 +62,7 @@ Json describe(const Model& model) {
         if (attention) {
             b["heads"] = block.heads;
             b["head_dimension"] = block.head_dimension;
+            if (block.kv_heads != block.heads) b["kv_heads"] = block.kv_heads;
         }
         b["ffn"] = ffn_text(s.parts_of(block));
         b["parts"] = std::move(parts);

@@ -170,6 +170,8 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_
     if (spec.tokenizer.kind != TokenizerKind::none) {
         out.add(tensor_name("tokenizer.offsets"), TensorRole::vocabulary, {uint64_t{spec.vocabulary} + 1});
         out.add(tensor_name("tokenizer.bytes"), TensorRole::vocabulary, {0});
+        if (merges_pieces(spec.tokenizer.kind))
+            out.add(tensor_name("tokenizer.merges"), TensorRole::vocabulary, {0, 4});
     }
     return needs;
 }

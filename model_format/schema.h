@@ -17,7 +17,8 @@
 //             out.weight [trees, nodes, hidden], out.bias [hidden]
 //   heads.H.dense.weight [dense width, hidden], .bias; heads.H.out.weight [outputs, dense width or hidden],
 //   .bias output.weight [vocabulary, hidden] (decoders, unless tied) tokenizer.offsets u32 [vocabulary + 1],
-//   tokenizer.bytes u8 [n] X.scale f32: the scales of X, where it has any
+//   tokenizer.bytes u8 [n], tokenizer.merges u32 [n, 4] (BPE: left, right, both in one, rank: the lowest of a
+//   text is merged first, of equal ones the leftmost) X.scale f32: the scales of X, where it has any
 #pragma once
 
 #include <array>

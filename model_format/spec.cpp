@@ -89,7 +89,11 @@ void check_model(const ModelSpec& s, const Checker& check) {
     for (const float scaling : s.rope_scaling)
         check.finite("model", 0, "rope_scaling", scaling, false);
     check.flags("model", 0, s.flags, model_flag::all);
-    if (s.positions == Positions::rotary) check.finite("model", 0, "rope_theta", s.rope_theta, true);
+    if (s.positions == Positions::rotary) {
+        check.finite("model", 0, "rope_theta", s.rope_theta, true);
+        check.range("model", 0, "rope_dimensions", s.rope_dimensions, 2, 65536);
+        if (s.rope_dimensions % 2 != 0) check.fail("model", 0, "rope_dimensions: expected an even number");
+    }
 }
 
 void check_tokenizer(const ModelSpec& s, const Checker& check) {
@@ -122,6 +126,8 @@ void check_block(const ModelSpec& s, uint64_t index, const Checker& check) {
     check.range("block", index, "head_dimension", b.head_dimension, 1, 65536);
     check.range("block", index, "query width", b.qkv_width(), 1, layout::max_dimension);
     check.finite("block", index, "attention_scale", b.attention_scale, true);
+    if (s.positions == Positions::rotary)
+        check.range("block", index, "head_dimension", b.head_dimension, s.rope_dimensions, 65536);
     if (b.heads % b.kv_heads != 0) check.fail("block", index, "heads: expected a multiple of kv_heads");
 }
 

@@ -86,7 +86,11 @@ inline constexpr uint32_t strip_accents = 4;
 inline constexpr uint32_t lowercase = 8;
 inline constexpr uint32_t add_begin = 16;
 inline constexpr uint32_t add_end = 32;
-inline constexpr uint32_t all = 63;
+inline constexpr uint32_t prefix_space = 64;       // BPE: a text that is not empty begins with a space
+inline constexpr uint32_t underlined_space = 128;  // BPE: pieces hold U+2581 for a space
+inline constexpr uint32_t named_specials = 256;    // BPE: the text of a special token, after a space where
+                                                   // prefix_space is set, stands for it
+inline constexpr uint32_t all = 511;
 }  // namespace tokenizer_flag
 
 struct TokenizerSpec {
@@ -190,6 +194,11 @@ struct ModelSpec {
 // is the file's name for the message. Called by reader and writer, so neither can meet what the other
 // refuses.
 void check_spec(const ModelSpec& spec, const char* source);
+
+// Whether a tokenizer merges pairs of pieces (tokenizer.merges).
+inline bool merges_pieces(TokenizerKind kind) {
+    return kind == TokenizerKind::byte_level_bpe || kind == TokenizerKind::byte_fallback_bpe;
+}
 
 const char* name_of(Family);
 const char* name_of(Norm);

@@ -23,7 +23,13 @@ size_t tokens_of(const Model& model, const ContextOptions& options) {
     return spec.positions == Positions::learned ? limit : std::min(limit, unlearned_default);
 }
 
+// How many tokens a decoder's sequence may have.
+size_t window_of(const Model& model, const ContextOptions& options) {
+    return std::min<size_t>(tokens_of(model, options), model.spec().max_positions);
+}
+
 WorkspaceShape shape_of(const Model& model, const ContextOptions& options) {
+    if (model.spec().family == Family::decoder) return {decoder_chunk, 1, options.threads};
     const size_t tokens = tokens_of(model, options);
     return {tokens, options.max_sequences > 0 ? options.max_sequences : std::min<size_t>(64, tokens),
             options.threads};
@@ -47,6 +53,8 @@ size_t Context::arena_bytes(const Model& model, const ContextOptions& options) {
     check_options(options);
     Arena counting(nullptr);
     lay_out_workspace(counting, model, shape_of(model, options), {});
+    if (model.spec().family == Family::decoder)
+        const Decoder sizes(counting, model, window_of(model, options), options.threads);
     return counting.used();
 }
 
@@ -70,6 +78,20 @@ Context::Context(const Model& model, const ContextOptions& options)
     lanes_.reserve(lanes_of(shape_));
     for (size_t i = 0; i < lanes_of(shape_); ++i)
         lanes_.emplace_back(model_, 1, lane_buffers(work_, model_, shape_, i), routes_, cancel_);
+    if (model.spec().family == Family::encoder) return;
+    decoder_.emplace(arena, model, window_of(model, options), shape_.threads);
+    decoder_->attach(*whole_, work_.x, observers_);
+}
+
+Decoder& Context::decoder() {
+    if (!decoder_)
+        throw Error(Status::unsupported, "%s: expected a decoder, found an encoder", model_.file().source());
+    return *decoder_;
+}
+
+void Context::refuse_decoders() const {
+    if (decoder_)
+        throw Error(Status::unsupported, "%s: expected an encoder, found a decoder", model_.file().source());
 }
 
 void Context::check(const Batch& batch) const {
@@ -181,6 +203,7 @@ void Context::run(const Batch& batch) {
 }
 
 std::span<const float> Context::encode(const Batch& batch) {
+    refuse_decoders();
     check(batch);
     wake_threads(shape_.threads);
     const FlushDenormals flush;
@@ -213,6 +236,7 @@ std::span<const float> Context::embed(const Batch& batch) {
 }
 
 std::span<const float> Context::score(const Batch& batch, uint32_t head) {
+    refuse_decoders();
     if (head >= model_.prepared().heads.size())
         throw Error(Status::invalid_argument,
                     "head: expected a number below %zu (the model's heads), found %u",
@@ -253,6 +277,16 @@ void Context::pool(const Batch& batch, Pooling pooling) {
 size_t Context::tokenize(std::string_view text, std::optional<std::string_view> pair, bool plain_special,
                          std::span<int32_t> ids, std::span<uint8_t> types, bool& truncated) {
     const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, ids.size());
+    if (decoder_) {
+        if (pair)
+            throw Error(Status::invalid_argument, "%s: expected one text (a decoder), found a pair",
+                        model_.file().source());
+        const size_t count =
+            model_.pieces().encode(text, plain_special, ids.first(limit), decoder_->tokenizer_scratch());
+        std::fill_n(types.begin(), std::min(types.size(), limit), uint8_t{0});
+        truncated = count > limit;
+        return std::min(count, limit);
+    }
     const Encoded encoded =
         model_.tokenizer().encode(text, pair, limit, plain_special, ids, types, tokenizer_scratch_);
     truncated = encoded.truncated;
@@ -261,7 +295,7 @@ size_t Context::tokenize(std::string_view text, std::optional<std::string_view> 
 
 Context::Tokens Context::tokenize(std::string_view text, std::optional<std::string_view> pair,
                                   bool plain_special) {
-    model_.tokenizer();  // throws where there is none
+    if (!decoder_) model_.tokenizer();  // throws where there is none
     const size_t limit = std::min<size_t>(model_.spec().tokenizer.max_tokens, shape_.max_tokens);
     bool truncated = false;
     const size_t count =

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/decoder.h"
 #include "runtime/encoder.h"
 #include "runtime/workspace.h"
 
@@ -44,6 +45,9 @@ class Context {
     std::span<const float> embed(const Batch& batch);
     std::span<const float> score(const Batch& batch, uint32_t head);
 
+    // Throws Error(unsupported) where the model is an encoder; those above, where it is a decoder.
+    Decoder& decoder();
+
     // A text's tokens, at most the model's and the context's limit, in the arena until the next call.
     struct Tokens {
         std::span<const int32_t> ids;
@@ -69,6 +73,7 @@ class Context {
 
    private:
     void check(const Batch& batch) const;
+    void refuse_decoders() const;
     void run(const Batch& batch);
     size_t cut_into_slices(const Batch& batch, size_t most);
     size_t cut_for_lanes(const Batch& batch);
@@ -86,6 +91,7 @@ class Context {
     std::pmr::vector<Encoder> lanes_;  // one a thread; none with one thread
     TokenizerScratch tokenizer_scratch_;
     Observers observers_;
+    std::optional<Decoder> decoder_;
     size_t tokens_ = 0;  // of the last call
 };
 

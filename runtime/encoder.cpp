@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/parallel.h"
+#include "runtime/kv_cache.h"
 
 namespace espalier {
 namespace {
@@ -134,9 +135,21 @@ Encoder::Rows Encoder::rounded(const float* x, size_t rows, size_t columns, std:
 }
 
 void Encoder::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
-    const AttentionShape& shape = block.attention;
     const Rows x = input_rows(input);
     dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
+    if (cache_ != nullptr) {
+        cache_->attend(block, reinterpret_cast<float*>(work_.qkv), tokens_, work_.mix);
+    } else {
+        mix_sequences(block, batch);
+    }
+    const Rows mix =
+        rounded(work_.mix, tokens_, block.attention.query_width(), work_.rounded, work_.rounded_scale);
+    dense_->run(*block.attention_out, mix.values, mix.scale, work_.y, tokens_);
+}
+
+// Every token of a sequence against every other, head by head.
+void Encoder::mix_sequences(const PreparedBlock& block, const Batch& batch) {
+    const AttentionShape& shape = block.attention;
     const KernelTable& kernels = model_.kernels();
     parallel_for(
         threads_, batch.sequences() * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
@@ -155,8 +168,6 @@ void Encoder::attention(const PreparedBlock& block, const Batch& batch, const fl
                 }
             }
         });
-    const Rows mix = rounded(work_.mix, tokens_, shape.query_width(), work_.rounded, work_.rounded_scale);
-    dense_->run(*block.attention_out, mix.values, mix.scale, work_.y, tokens_);
 }
 
 // y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
@@ -195,14 +206,30 @@ void Encoder::dense_part(const PreparedPart& part, const Rows& input, float* y) 
                  row_bytes = hidden * bytes_of(model_.precision());
     for (size_t start = 0; start < tokens_; start += inner_tokens) {
         const size_t count = std::min(inner_tokens, tokens_ - start);
-        dense_->run(*part.up, static_cast<const std::byte*>(input.values) + start * row_bytes,
-                    input.scale != nullptr ? input.scale + start : nullptr, work_.inner, count);
+        const auto* x = static_cast<const std::byte*>(input.values) + start * row_bytes;
+        const float* x_scale = input.scale != nullptr ? input.scale + start : nullptr;
         Rows inner{work_.inner};
-        if (model_.precision() == TensorType::s8)
+        if (part.gate != nullptr) {
+            inner = gated(part, x, x_scale, count);
+        } else {
+            dense_->run(*part.up, x, x_scale, work_.inner, count);
+        }
+        if (part.gate == nullptr && model_.precision() == TensorType::s8)
             inner = rounded(reinterpret_cast<const float*>(work_.inner), count, width, work_.inner_rounded,
                             work_.inner_rounded_scale);
         dense_->run(*part.down, inner.values, inner.scale, y + start * hidden, count);
     }
+}
+
+// act(x G) * (x U), multiplied in float32; then rounded as the layer behind reads it.
+Encoder::Rows Encoder::gated(const PreparedPart& part, const std::byte* x, const float* x_scale,
+                             size_t count) {
+    dense_->run(*part.up, x, x_scale, work_.inner, count);
+    dense_->run(*part.gate, x, x_scale, work_.gate, count);
+    auto* inner = reinterpret_cast<float*>(work_.inner);
+    for (size_t i = 0; i < count * part.spec->width; ++i)
+        inner[i] *= work_.gate[i];
+    return rounded(inner, count, part.spec->width, work_.inner_rounded, work_.inner_rounded_scale);
 }
 
 void Encoder::forest(const PreparedPart& part, const Rows& input, bool accumulate) {

@@ -39,6 +39,8 @@ struct Observers {
     bool any() const { return layer.function != nullptr || ffn_input.function != nullptr; }
 };
 
+class KeyValueCache;
+
 class Encoder {
    public:
     // buffers: for these threads; routes: of the whole batch, one a forest. Both must outlive the encoder.
@@ -49,6 +51,8 @@ class Encoder {
     // Error(cancelled), and what dense layers throw.
     void run(const Batch& slice, size_t base, float* x, const Observers& observers);
     DenseRunner& dense() { return *dense_; }
+    // From now on a slice is the next tokens of the cache's sequence, and attention is causal.
+    void use_cache(KeyValueCache& cache) { cache_ = &cache; }
 
    private:
     void check_cancelled() const;
@@ -64,7 +68,9 @@ class Encoder {
     Rows rounded(const float* x, size_t rows, size_t columns, std::byte* target, float* scale,
                  bool rotated = true);
     void dense_part(const PreparedPart& part, const Rows& input, float* y);
+    Rows gated(const PreparedPart& part, const std::byte* x, const float* x_scale, size_t count);
     void attention(const PreparedBlock& block, const Batch& batch, const float* input);
+    void mix_sequences(const PreparedBlock& block, const Batch& batch);
     void feed_forward(const PreparedBlock& block, const float* input);
     void forest(const PreparedPart& part, const Rows& input, bool accumulate);
     void residual_norm(const NormWeights& norm);
@@ -73,6 +79,7 @@ class Encoder {
     const Model& model_;
     int threads_;
     const int* cancel_;
+    KeyValueCache* cache_ = nullptr;  // a decoder's; an encoder has none
     PassBuffers work_;
     std::span<const ForestRoutes> routes_;
     std::unique_ptr<DenseRunner> dense_;

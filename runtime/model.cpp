@@ -79,7 +79,7 @@ std::unique_ptr<Model> Model::from_memory(std::span<const std::byte> bytes, cons
 void Model::open_tokenizer() {
     const TokenizerSpec& t = spec().tokenizer;
     if (t.kind == TokenizerKind::none || !tokenizers_compiled_in()) return;
-    if (t.kind != TokenizerKind::wordpiece)
+    if (t.kind != TokenizerKind::wordpiece && t.kind != TokenizerKind::byte_fallback_bpe)
         throw Error(Status::unsupported, "%s: tokenizer %s does not run in this version", file_.source(),
                     name_of(t.kind));
     const TensorView& offsets = file_.at("tokenizer.offsets");
@@ -88,6 +88,21 @@ void Model::open_tokenizer() {
         throw Error(Status::bad_model,
                     "%s: tensors tokenizer.offsets and tokenizer.bytes: expected u32 and u8, found %s and %s",
                     file_.source(), name_of(offsets.type), name_of(bytes.type));
+    try {
+        vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()),
+                            std::span(bytes.as<char>(), bytes.elements()), memory_);
+        if (t.kind == TokenizerKind::wordpiece) {
+            open_wordpiece();
+        } else {
+            open_pieces();
+        }
+    } catch (const Error& error) {
+        throw Error(error.status(), "%s: %s", file_.source(), error.what());  // a tokenizer knows no file
+    }
+}
+
+void Model::open_wordpiece() {
+    const TokenizerSpec& t = spec().tokenizer;
     WordPieceOptions options;
     options.clean_text = (t.flags & tokenizer_flag::clean_text) != 0;
     options.split_cjk = (t.flags & tokenizer_flag::split_cjk) != 0;
@@ -100,13 +115,25 @@ void Model::open_tokenizer() {
     options.sep = t.sep;
     options.pad = t.pad;
     options.mask = t.mask;
-    try {
-        vocabulary_.emplace(std::span(offsets.as<uint32_t>(), offsets.elements()),
-                            std::span(bytes.as<char>(), bytes.elements()), memory_);
-        tokenizer_.emplace(*vocabulary_, options);
-    } catch (const Error& error) {
-        throw Error(error.status(), "%s: %s", file_.source(), error.what());  // a tokenizer knows no file
-    }
+    tokenizer_.emplace(*vocabulary_, options);
+}
+
+void Model::open_pieces() {
+    const TokenizerSpec& t = spec().tokenizer;
+    const TensorView& merges = file_.at("tokenizer.merges");
+    if (merges.type != TensorType::u32)
+        throw Error(Status::bad_model, "tensor tokenizer.merges: expected u32, found %s",
+                    name_of(merges.type));
+    BpeOptions options;
+    options.add_begin = (t.flags & tokenizer_flag::add_begin) != 0;
+    options.prefix_space = (t.flags & tokenizer_flag::prefix_space) != 0;
+    options.underlined_space = (t.flags & tokenizer_flag::underlined_space) != 0;
+    options.named_specials = (t.flags & tokenizer_flag::named_specials) != 0;
+    options.unknown = t.unknown;
+    options.begin = t.begin;
+    options.end = t.end;
+    options.pad = t.pad;
+    pieces_.emplace(*vocabulary_, std::span(merges.as<BpeMerge>(), merges.rows()), options, memory_);
 }
 
 const WordPiece& Model::tokenizer() const {
@@ -114,6 +141,13 @@ const WordPiece& Model::tokenizer() const {
         throw Error(Status::unsupported, "%s: %s has no tokenizer: give token ids", file_.source(),
                     tokenizers_compiled_in() ? "the model" : "this build");
     return *tokenizer_;
+}
+
+const Bpe& Model::pieces() const {
+    if (!pieces_)
+        throw Error(Status::unsupported, "%s: expected a tokenizer by byte-pair encoding, found %s",
+                    file_.source(), name_of(spec().tokenizer.kind));
+    return *pieces_;
 }
 
 uint64_t Model::parameters() const {

@@ -13,6 +13,7 @@
 #include "model_format/reader.h"
 #include "runtime/memory.h"
 #include "runtime/prepare.h"
+#include "runtime/tokenizer/bpe.h"
 #include "runtime/tokenizer/vocabulary.h"
 #include "runtime/tokenizer/wordpiece.h"
 
@@ -42,6 +43,7 @@ class Model {
     const DenseBackend& backend() const { return *backend_; }
     const PreparedModel& prepared() const { return prepared_; }
     const WordPiece& tokenizer() const;  // throws Error(unsupported) where the model has none
+    const Bpe& pieces() const;           // the same of a decoder's
     std::pmr::memory_resource* memory() const { return memory_; }
 
     TensorType precision() const { return prepared_.precision; }
@@ -58,6 +60,8 @@ class Model {
     template <class Open>
     Model(const ModelOptions& options, const Open& open);
     void open_tokenizer();
+    void open_wordpiece();
+    void open_pieces();
 
     std::pmr::memory_resource* memory_;
     WeightPages pages_;
@@ -68,6 +72,7 @@ class Model {
     PreparedModel prepared_;
     std::optional<Vocabulary> vocabulary_;
     std::optional<WordPiece> tokenizer_;
+    std::optional<Bpe> pieces_;
     std::vector<std::string> head_names_, labels_;
 };
 

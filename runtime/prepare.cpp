@@ -40,6 +40,9 @@ class Preparer {
             model_.blocks.push_back(block(b));
         for (size_t h = 0; h < spec_.heads.size(); ++h)
             model_.heads.push_back(head(h));
+        if (spec_.family == Family::decoder)
+            model_.output = dense(spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight",
+                                  nullptr, Activation::none, TensorType::f32);
         if (passed_ != nullptr) file_.release(*passed_);
     }
 
@@ -48,15 +51,31 @@ class Preparer {
         const auto refuse = [&](const char* what) {
             throw Error(Status::unsupported, "%s: %s do not run in this version", file_.source(), what);
         };
-        if (spec_.family != Family::encoder) refuse("decoders");
-        if (spec_.positions == Positions::rotary) refuse("rotary positions");
+        const bool decoder = spec_.family == Family::decoder;
+        if (decoder) refuse_what_does_not_decode();
+        if (!decoder && spec_.positions == Positions::rotary) refuse("encoders with rotary positions");
         if (spec_.positions == Positions::sinusoidal) refuse("sinusoidal positions");
         if (spec_.embedding_scale != 1 || spec_.position_scale != 1) refuse("scaled embeddings");
         for (const BlockSpec& b : spec_.blocks) {
-            if (b.has(block_flag::causal) || b.window != 0) refuse("causal and windowed attention");
+            if (b.window != 0) refuse("attention within a window");
+            if (!decoder && b.has(block_flag::causal)) refuse("encoders with causal attention");
+            if (decoder && b.has(block_flag::attention) && !b.has(block_flag::causal))
+                refuse("decoders with attention that is not causal");
         }
         for (const PartSpec& p : spec_.parts) {
-            if (p.has(part_flag::gated)) refuse("gated parts");
+            if (p.has(part_flag::gated) && p.is_forest()) refuse("gated trees");
+        }
+    }
+    void refuse_what_does_not_decode() const {
+        const auto refuse = [&](const char* what) {
+            throw Error(Status::unsupported, "%s: decoders with %s do not run in this version",
+                        file_.source(), what);
+        };
+        if (spec_.positions == Positions::learned) refuse("learned positions");
+        if (spec_.token_types > 0) refuse("token types");
+        if (spec_.logit_scale != 1) refuse("scaled logits");
+        for (const float scaling : spec_.rope_scaling) {
+            if (scaling != 0) refuse("scaled rotary positions");
         }
     }
 
@@ -157,7 +176,10 @@ class Preparer {
             const auto name = [&](const char* suffix) {
                 return tensor_name("blocks.%llu.attention.%s", wide(b), suffix);
             };
-            if (out.attention.fits_narrow()) out.narrow_attention = kernels_.narrow_attention(precision_);
+            out.cache = attentions_++;
+            // A cache is float32.
+            if (out.attention.fits_narrow() && spec_.family == Family::encoder)
+                out.narrow_attention = kernels_.narrow_attention(precision_);
             const bool qkv_bias = out.spec->has(block_flag::qkv_bias),
                        output_bias = out.spec->has(block_flag::output_bias);
             out.qkv =
@@ -185,7 +207,8 @@ class Preparer {
         constexpr size_t widest = 4;  // times a leaf
         for (size_t d = 0; d < parts.size(); ++d) {
             for (size_t l = 0; l < parts.size() && parts[d].kind == PartKind::dense; ++l) {
-                if (parts[l].kind == PartKind::leaf_forest && parts[l].activation == parts[d].activation &&
+                if (parts[l].kind == PartKind::leaf_forest && !parts[d].has(part_flag::gated) &&
+                    parts[l].activation == parts[d].activation &&
                     parts[d].width <= widest * parts[l].leaf_width)
                     return {d, l};
             }
@@ -200,9 +223,13 @@ class Preparer {
         if (spec.kind == PartKind::dense) {
             if (p == fusion.dense) return out;
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
+            const bool gated = spec.has(part_flag::gated);
             out.up = dense(part_tensor(b, p, "up.weight").text,
-                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr, spec.activation, precision_,
-                           precision_ == TensorType::bf16 ? TensorType::bf16 : TensorType::f32);
+                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
+                           gated ? Activation::none : spec.activation, precision_,
+                           precision_ == TensorType::bf16 && !gated ? TensorType::bf16 : TensorType::f32);
+            if (gated)
+                out.gate = dense(part_tensor(b, p, "gate.weight").text, nullptr, spec.activation, precision_);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr, Activation::none,
                              precision_);
@@ -319,6 +346,7 @@ class Preparer {
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
     const TensorView* passed_ = nullptr;
+    size_t attentions_ = 0;  // blocks with attention so far
 };
 
 }  // namespace

@@ -29,6 +29,7 @@ struct EmbeddingTable {
 struct PreparedPart {
     const PartSpec* spec = nullptr;
     std::unique_ptr<DenseLayer> up, down;  // dense; null where a leaf forest of the block runs its neurons
+    std::unique_ptr<DenseLayer> gate;      // of a gated dense part, with its activation; up has none then
     LeafForest leaf_forest;
     NeuronForest neuron_forest;
     size_t forest = 0;  // its number among the model's forests
@@ -40,6 +41,7 @@ struct PreparedBlock {
     // Takes queries, keys and values in bfloat16; null: they are float32.
     NarrowAttentionKernel narrow_attention = nullptr;
     std::unique_ptr<DenseLayer> qkv, attention_out;
+    size_t cache = 0;  // its number among the blocks with attention
     NormWeights attention_norm, ffn_norm;
     std::vector<PreparedPart> parts;
 
@@ -59,6 +61,7 @@ struct PreparedModel {
     NormWeights embedding_norm, final_norm;  // without weight where there are none
     std::vector<PreparedBlock> blocks;
     std::vector<PreparedHead> heads;
+    std::unique_ptr<DenseLayer> output;  // a decoder's: hidden states to logits, in float32
     // Of projections, feed-forward parts and what they read: f32, bf16 or s8. Norms, softmax, the walks of
     // leaf forests, heads and embeddings are float32 in every precision.
     TensorType precision = TensorType::f32;

@@ -10,7 +10,7 @@ namespace {
 // What decides the sizes of buffers, over all blocks.
 struct Widest {
     size_t qkv = 0;  // bytes
-    size_t query = 0, inner = 0, dense_parts = 0, thread_scratch = 0;
+    size_t query = 0, inner = 0, gated = 0, dense_parts = 0, thread_scratch = 0;
 };
 
 Widest widest_of(const Model& model, size_t tokens) {
@@ -31,6 +31,7 @@ Widest widest_of(const Model& model, size_t tokens) {
                 case PartKind::dense:
                     if (part.up == nullptr) break;  // fused with a forest
                     widest.inner = std::max<size_t>(widest.inner, part.spec->width);
+                    if (part.gate != nullptr) widest.gated = std::max<size_t>(widest.gated, part.spec->width);
                     ++dense_parts;
                     break;
                 case PartKind::leaf_forest:
@@ -63,8 +64,11 @@ PassBuffers lay_out_pass(Arena& arena, const Model& model, size_t tokens, int th
     const bool is_8bit = precision == TensorType::s8;
     if (widest.inner > 0) {
         const size_t inner_rows = padded_rows(std::min(tokens, inner_tokens));
-        b.inner = arena.take<std::byte>(inner_rows * widest.inner * (precision == TensorType::bf16 ? 2 : 4));
-        b.inner_rounded = arena.take<std::byte>(is_8bit ? inner_rows * widest.inner : 0);
+        const bool narrow = precision == TensorType::bf16 && widest.gated == 0;
+        b.inner = arena.take<std::byte>(inner_rows * widest.inner * (narrow ? 2 : 4));
+        b.gate = arena.take<float>(inner_rows * widest.gated);
+        const size_t rounded = is_8bit ? widest.inner : precision == TensorType::bf16 ? 2 * widest.gated : 0;
+        b.inner_rounded = arena.take<std::byte>(inner_rows * rounded);
         b.inner_rounded_scale = arena.take<float>(is_8bit ? inner_rows : 0);
     }
     if (precision != TensorType::f32) {

@@ -22,8 +22,9 @@ struct PassBuffers {
     float* mix = nullptr;  // [R, widest query] attention's output
     // A block of tokens of a dense part: [B, widest dense part]; float32, in bf16 models bf16.
     std::byte* inner = nullptr;
+    float* gate = nullptr;  // [B, widest gated part]
     // What layers read, rounded to the model's precision, and its scales; not in float32 models.
-    std::byte *rounded = nullptr, *inner_rounded = nullptr;  // [R, hidden or widest query]; as inner, s8
+    std::byte *rounded = nullptr, *inner_rounded = nullptr;          // [R, hidden or widest query]; as inner
     float *rounded_scale = nullptr, *inner_rounded_scale = nullptr;  // [R]; [B]; s8 only
     std::byte* thread_scratch = nullptr;                             // [threads, thread_scratch_bytes]
     size_t thread_scratch_bytes = 0;

@@ -192,6 +192,10 @@ inline std::vector<TensorSource> random_tensors(const ModelSpec& spec, TypeChoic
         add_random_tensor(out, need, type, random);
     }
     if (spec.tokenizer.kind != TokenizerKind::none) add_vocabulary(out, tiny_vocabulary());
+    // "##e" + "d"
+    if (merges_pieces(spec.tokenizer.kind))
+        out.push_back(
+            tensor_of("tokenizer.merges", TensorType::u32, {1, 4}, std::vector<uint32_t>{16, 11, 19, 0}));
     return out;
 }
 

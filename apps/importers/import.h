@@ -47,8 +47,12 @@ struct ConvertOptions {
     std::string base;         // --base
     std::string pooling;      // --pooling; empty: as the checkpoint says
     uint32_t max_tokens = 0;  // 0: the model's positions
+    std::string tokenizer;    // --tokenizer: of a llama2.c checkpoint
     std::string head_name;    // --head-name; empty: "classifier"
 };
+
+// The longest sequence: --max-tokens, or 0 for all positions. Throws where there are fewer.
+uint32_t limited_tokens(const ModelSpec& spec, uint32_t max_tokens);
 
 // Recognises the kind of checkpoint in `path` and reads it. Throws Error with one clear line.
 std::unique_ptr<Import> import_checkpoint(const std::string& path, const ConvertOptions& options);

@@ -205,13 +205,4 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
     return import;
 }
 
-std::unique_ptr<Import> import_checkpoint(const std::string& path, const ConvertOptions& options) {
-    const JsonFile config(path + "/config.json");
-    if (config.has("ffn")) return import_tree_checkpoint(path, config, options);
-    const std::string type = config.text_or("model_type", "");
-    if (type == "bert") return import_bert(path, config, options);
-    throw Error(Status::unsupported, "%s: model_type: expected bert, or a tree checkpoint with ffn, found %s",
-                config.name().c_str(), type.empty() ? "neither" : type.c_str());
-}
-
 }  // namespace espalier

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "apps/importers/bert.h"
+#include "apps/importers/vocabulary.h"
 #include "base/error.h"
 
 namespace espalier {
@@ -24,20 +25,6 @@ std::vector<std::string> read_vocabulary(const std::string& path) {
     if (tokens.empty())
         throw Error(Status::bad_model, "%s: expected a token a line, found an empty file", path.c_str());
     return tokens;
-}
-
-template <typename T>
-TensorSource vocabulary_tensor(const char* name, TensorType type, std::vector<T> values) {
-    TensorSource source;
-    source.name = name;
-    source.type = type;
-    source.dimensions = {values.size()};
-    source.data = [values = std::move(values)] {
-        std::vector<std::byte> bytes(values.size() * sizeof(T));
-        std::memcpy(bytes.data(), values.data(), bytes.size());
-        return bytes;
-    };
-    return source;
 }
 
 }  // namespace
@@ -69,11 +56,7 @@ void import_wordpiece(Import& import, const std::string& folder, uint32_t max_to
     t.flags = tokenizer_flag::clean_text | (cjk ? tokenizer_flag::split_cjk : 0) |
               (strip.value_or(lower) ? tokenizer_flag::strip_accents : 0) |
               (lower ? tokenizer_flag::lowercase : 0);
-    if (max_tokens > s.max_positions)
-        throw Error(Status::invalid_argument,
-                    "--max-tokens: expected at most %u (the model's positions), found %u", s.max_positions,
-                    max_tokens);
-    t.max_tokens = max_tokens > 0 ? max_tokens : s.max_positions;
+    t.max_tokens = limited_tokens(s, max_tokens);
     t.continuation = "##";
 
     std::unordered_map<std::string_view, int32_t> ids;
@@ -91,14 +74,7 @@ void import_wordpiece(Import& import, const std::string& folder, uint32_t max_to
     t.pad = special("[PAD]", false);
     t.mask = special("[MASK]", false);
 
-    std::vector<uint32_t> offsets{0};
-    std::vector<char> bytes;
-    for (const std::string& token : tokens) {
-        bytes.insert(bytes.end(), token.begin(), token.end());
-        offsets.push_back(static_cast<uint32_t>(bytes.size()));
-    }
-    import.ready.push_back(vocabulary_tensor("tokenizer.offsets", TensorType::u32, std::move(offsets)));
-    import.ready.push_back(vocabulary_tensor("tokenizer.bytes", TensorType::u8, std::move(bytes)));
+    add_vocabulary(import, tokens);
 }
 
 }  // namespace espalier

@@ -42,4 +42,23 @@ using AttentionKernel = void (*)(const AttentionShape& shape, const float* qkv, 
 using NarrowAttentionKernel = void (*)(const AttentionShape& shape, const uint16_t* qkv, size_t tokens,
                                        size_t head, float* out, float* scratch);
 
+// What one head of a decoder has seen: keys and values of `length` tokens, [length, dimension] each, as a
+// cache keeps them.
+struct CachedHead {
+    const float* keys = nullptr;
+    const float* values = nullptr;
+    size_t length = 0, dimension = 0;
+};
+
+// Floats of scratch for a cache of at most `tokens` tokens: its scores, and the query with zeros behind.
+inline size_t cached_attention_scratch(size_t tokens, size_t dimension) {
+    return round_up(tokens, 16) + round_up(dimension, 16);
+}
+
+// One query, [dimension], against all of it: causal attention of the newest token. out: [dimension].
+// scratch: cached_attention_scratch floats at a multiple of 64 bytes. Where dimension is no multiple of 16,
+// 15 floats past the last key and value are read; they must be finite, and change nothing.
+using CachedAttentionKernel = void (*)(const CachedHead& seen, const float* query, float scale, float* out,
+                                       float* scratch);
+
 }  // namespace espalier

@@ -1,4 +1,5 @@
 #include "kernels/attention/attention-inl.h"
+#include "kernels/attention/attention_cached-inl.h"
 
 #include "kernels/cpu/neon.h"
 
@@ -9,6 +10,10 @@ using Arch = NeonArch;
 void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
                float* scratch) {
     attention_head<Arch>(shape, qkv, tokens, head, out, scratch);
+}
+
+void cached_attention(const CachedHead& seen, const float* query, float scale, float* out, float* scratch) {
+    attend_cached<Arch>(seen, query, scale, out, scratch);
 }
 
 }  // namespace espalier::neon

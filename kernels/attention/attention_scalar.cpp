@@ -37,4 +37,28 @@ void attention(const AttentionShape& s, const float* qkv, size_t tokens, size_t 
     }
 }
 
+void cached_attention(const CachedHead& seen, const float* query, float scale, float* out, float* scratch) {
+    const size_t d = seen.dimension;
+    float* scores = scratch;
+    float largest = -INFINITY;
+    for (size_t j = 0; j < seen.length; ++j) {
+        float dot = 0;
+        for (size_t c = 0; c < d; ++c)
+            dot += query[c] * seen.keys[j * d + c];
+        scores[j] = dot * scale;
+        if (scores[j] > largest) largest = scores[j];
+    }
+    float sum = 0;
+    for (size_t j = 0; j < seen.length; ++j)
+        sum += scores[j] = std::exp(scores[j] - largest);
+    for (size_t c = 0; c < d; ++c)
+        out[c] = 0;
+    for (size_t j = 0; j < seen.length; ++j) {
+        for (size_t c = 0; c < d; ++c)
+            out[c] += scores[j] * seen.values[j * d + c];
+    }
+    for (size_t c = 0; c < d; ++c)
+        out[c] /= sum;
+}
+
 }  // namespace espalier::scalar

@@ -17,6 +17,7 @@ struct KernelTable {
     Isa isa;
     ActivationKernel activate;
     AttentionKernel attention;
+    CachedAttentionKernel cached_attention;
     // By the type of the arithmetic, both on bfloat16; null where float32 serves better.
     NarrowAttentionKernel attention_bf16, attention_s8;
     GemmKernel gemm_f32, gemm_bf16, gemm_s8;                                     // by the type of the rows

@@ -163,6 +163,23 @@ TEST_CASE("model fields") {
         {{"logit_scale"}, [=](Patch& p) { p.model().logit_scale = nan; }},
         {{"rope_scaling"}, [=](Patch& p) { p.model().rope_scaling[3] = nan; }},
         {{"rope_theta", "positive"}, [](Patch& p) { p.model().positions = 3; }},
+        {{"rope_dimensions", "2 to", "found 0"},
+         [](Patch& p) {
+             p.model().positions = 3;
+             p.model().rope_theta = 100;
+         }},
+        {{"rope_dimensions", "even"},
+         [](Patch& p) {
+             p.model().positions = 3;
+             p.model().rope_theta = 100;
+             p.model().rope_dimensions = 3;
+         }},
+        {{"head_dimension", "6 to", "found 4"},
+         [](Patch& p) {
+             p.model().positions = 3;
+             p.model().rope_theta = 100;
+             p.model().rope_dimensions = 6;
+         }},
         {{"model", "flags", "0x20"}, [](Patch& p) { p.model().flags = 32; }},
     });
 }
@@ -170,7 +187,7 @@ TEST_CASE("model fields") {
 TEST_CASE("tokenizer fields") {
     check_all({
         {{"tokenizer", "kind"}, [](Patch& p) { p.model().tokenizer = 5; }},
-        {{"tokenizer", "flags"}, [](Patch& p) { p.model().tokenizer_flags = 64; }},
+        {{"tokenizer", "flags"}, [](Patch& p) { p.model().tokenizer_flags = 512; }},
         {{"max_tokens", "1 to 16", "found 17"}, [](Patch& p) { p.model().max_tokens = 17; }},
         {{"max_tokens", "found 0"}, [](Patch& p) { p.model().max_tokens = 0; }},
         {{"max_tokens", "3 to 16", "found 2"}, [](Patch& p) { p.model().max_tokens = 2; }},

@@ -1,6 +1,7 @@
 # Kernels of every instruction set against double precision.
 espalier_test(kernels/activation_test.cpp)
 espalier_test(kernels/attention_test.cpp)
+espalier_test(kernels/cached_attention_test.cpp)
 espalier_test(kernels/dense_low_precision_test.cpp)
 espalier_test(kernels/dense_native_test.cpp)
 espalier_test(kernels/dense_onednn_test.cpp)

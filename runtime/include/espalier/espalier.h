@@ -222,6 +222,62 @@ ESPALIER_API espalier_status espalier_classify_text(espalier_context* context, c
                                                     uint32_t head, espalier_classification* result,
                                                     float* logits, espalier_error* error);
 
+/* ---- decoders ---- */
+
+/* What a decoder can do; espalier_encode, _embed, _score and what builds on them are for encoders, and each
+ * kind of model refuses the other's calls with ESPALIER_UNSUPPORTED. A context's max_tokens is the window: as
+ * many tokens as prompt and continuation have together; 0: the model's positions, 4096 at most. The cache of
+ * keys and values is a part of the arena, for the blocks that have attention. */
+
+typedef struct espalier_generate_options {
+    size_t struct_size;
+    uint32_t max_tokens; /* new tokens; 0: until the end token comes or the window is full */
+    float temperature;   /* 0: the likeliest token each time, the first of equals */
+    uint32_t top_k;      /* draw from the k likeliest tokens; 0: from all */
+    float top_p;         /* 1; draw from the fewest, likeliest first, that have this probability together */
+    uint64_t seed;       /* 0; the same seed draws the same tokens */
+} espalier_generate_options;
+
+ESPALIER_API void espalier_generate_options_init(espalier_generate_options* options);
+
+/* Called on the calling thread with each new token and the bytes of its text, which may be none, or part of a
+ * character. Non-zero: stop. The bytes are valid during the call; the context must not be used in it. */
+typedef int (*espalier_token_callback)(void* user, int32_t id, const char* text, size_t bytes);
+
+typedef enum espalier_stop {
+    ESPALIER_STOP_END_TOKEN = 1, /* the model ended its text; the end token is no part of it */
+    ESPALIER_STOP_MAX_TOKENS = 2,
+    ESPALIER_STOP_WINDOW_FULL = 3,
+    ESPALIER_STOP_CALLBACK = 4
+} espalier_stop;
+
+typedef struct espalier_generation {
+    size_t struct_size;
+    uint32_t prompt_tokens; /* the token that begins a text included */
+    uint32_t tokens;        /* new ones that the callback got */
+    espalier_stop stop;
+} espalier_generation;
+
+/* Continues a prompt (text->pair must be null). options, callback and result may be null. A prompt that fills
+ * the window is ESPALIER_TOO_LONG. */
+ESPALIER_API espalier_status espalier_generate(espalier_context* context, const espalier_text* prompt,
+                                               const espalier_generate_options* options,
+                                               espalier_token_callback callback, void* user,
+                                               espalier_generation* result, espalier_error* error);
+
+typedef struct espalier_perplexity_result {
+    size_t struct_size;
+    double perplexity;
+    uint64_t tokens;  /* that were foreseen */
+    uint64_t windows; /* that do not overlap: the begin token and the next tokens of the text, full ones only
+                         save where there is but one */
+    uint32_t window;  /* tokens of each */
+} espalier_perplexity_result;
+
+/* exp of the mean of -log p(token | those before it in its window). Set result->struct_size first. */
+ESPALIER_API espalier_status espalier_perplexity(espalier_context* context, const char* text, size_t bytes,
+                                                 espalier_perplexity_result* result, espalier_error* error);
+
 /* ---- looking inside ---- */
 
 typedef struct espalier_routes {

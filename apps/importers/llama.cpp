@@ -1,0 +1,180 @@
+#include "apps/importers/llama.h"
+
+#include <cmath>
+
+#include "apps/importers/bert.h"
+#include "base/error.h"
+#include "model_format/layout.h"
+
+namespace espalier {
+
+void describe_llama(ModelSpec& s, const LlamaSizes& sizes) {
+    s.family = Family::decoder;
+    s.hidden = sizes.hidden;
+    s.vocabulary = sizes.vocabulary;
+    s.max_positions = sizes.positions;
+    s.norm = Norm::rms_norm;
+    s.norm_placement = NormPlacement::pre;
+    s.norm_epsilon = sizes.norm_epsilon;
+    s.flags = model_flag::final_norm | (sizes.tied ? model_flag::tied_output : 0);
+    s.positions = Positions::rotary;
+    s.rope_theta = sizes.rope_theta;
+    s.rope_dimensions = sizes.head_dimension;
+    s.rope_pairing = sizes.pairing;
+    PartSpec part;
+    part.activation = Activation::silu;
+    part.flags = part_flag::gated;
+    part.width = sizes.inner;
+    BlockSpec block;
+    block.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
+                  (sizes.output_bias ? block_flag::output_bias : 0);
+    block.heads = sizes.heads;
+    block.kv_heads = sizes.kv_heads;
+    block.head_dimension = sizes.head_dimension;
+    block.attention_scale = 1.0F / std::sqrt(static_cast<float>(sizes.head_dimension));
+    block.part_count = 1;
+    for (uint32_t layer = 0; layer < sizes.layers; ++layer) {
+        block.first_part = layer;
+        s.blocks.push_back(block);
+        s.parts.push_back(part);
+    }
+}
+
+namespace {
+
+// One checkpoint's tensors by name, listed for the file.
+class Reader {
+   public:
+    Reader(Import& import, std::shared_ptr<Safetensors> weights)
+        : import_(import), weights_(std::move(weights)) {
+        import_.files.push_back(weights_);
+    }
+    bool has(const std::string& name) const { return weights_->has(name); }
+
+    // `target` gets these tensors, one under another.
+    void add(const std::string& target,
+             const std::vector<std::pair<std::string, std::vector<uint64_t>>>& sources) {
+        std::vector<const Safetensors::Tensor*> tensors;
+        std::vector<uint64_t> shape = sources.front().second;
+        shape[0] = 0;
+        for (const auto& [name, dimensions] : sources) {
+            tensors.push_back(&weights_->check(name, dimensions));
+            shape[0] += dimensions[0];
+        }
+        import_.tensors.push_back({target, std::move(shape), [file = weights_, tensors] {
+                                       std::vector<float> all;
+                                       for (const auto* tensor : tensors) {
+                                           const auto values = Safetensors::values(*tensor);
+                                           all.insert(all.end(), values.begin(), values.end());
+                                       }
+                                       return all;
+                                   }});
+    }
+    void refuse_unused(bool tied) {
+        for (const std::string& name : weights_->unused()) {
+            const bool harmless = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+            if (!harmless)
+                throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it",
+                            weights_->path().c_str(), name.c_str());
+            import_.notes.push_back("left out: " + name);
+        }
+    }
+
+   private:
+    Import& import_;
+    std::shared_ptr<Safetensors> weights_;
+};
+
+void refuse_variants(const JsonFile& config) {
+    const auto refuse = [&](const char* key, const char* expected, const std::string& found) {
+        throw Error(Status::unsupported, "%s: %s: expected %s, found %s", config.name().c_str(), key,
+                    expected, found.c_str());
+    };
+    if (const std::string act = config.text("hidden_act"); act != "silu" && act != "swish")
+        refuse("hidden_act", "silu", act);
+    if (config.has("rope_scaling")) refuse("rope_scaling", "null", config.value()["rope_scaling"].dump());
+    if (config.flag_or("mlp_bias", false)) refuse("mlp_bias", "false", "true");
+    if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
+        refuse("sliding_window", "null", config.value()["sliding_window"].dump());
+}
+
+LlamaSizes read_sizes(const JsonFile& config) {
+    constexpr uint32_t top = layout::max_dimension;
+    LlamaSizes s;
+    s.hidden = config.count("hidden_size", 1, top);
+    s.inner = config.count("intermediate_size", 1, top);
+    s.layers = config.count("num_hidden_layers", 1, layout::max_blocks);
+    s.heads = config.count("num_attention_heads", 1, 65536);
+    s.kv_heads = config.count_or("num_key_value_heads", 1, s.heads, s.heads);
+    if (s.heads % s.kv_heads != 0)
+        throw Error(Status::bad_model,
+                    "%s: num_key_value_heads: expected a divisor of num_attention_heads %u, found %u",
+                    config.name().c_str(), s.heads, s.kv_heads);
+    if (!config.has("head_dim") && s.hidden % s.heads != 0)
+        throw Error(Status::bad_model,
+                    "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u",
+                    config.name().c_str(), s.hidden, s.heads);
+    s.head_dimension = config.count_or("head_dim", 1, 65536, s.hidden / s.heads);
+    if (s.head_dimension % 2 != 0)
+        throw Error(Status::unsupported, "%s: head_dim: expected an even number, found %u",
+                    config.name().c_str(), s.head_dimension);
+    s.vocabulary = config.count("vocab_size", 1, top);
+    s.positions = config.count("max_position_embeddings", 2, top);
+    s.norm_epsilon = config.number("rms_norm_eps");
+    s.rope_theta = config.has("rope_theta") ? config.number("rope_theta") : 10000.0F;
+    s.tied = config.flag_or("tie_word_embeddings", false);
+    s.qkv_bias = s.output_bias = config.flag_or("attention_bias", false);
+    return s;
+}
+
+void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
+    const std::string from = "model.layers." + std::to_string(layer) + ".",
+                      to = "blocks." + std::to_string(layer) + ".", attention = from + "self_attn.";
+    const uint64_t h = s.hidden, w = s.inner, q = uint64_t{s.heads} * s.head_dimension,
+                   kv = uint64_t{s.kv_heads} * s.head_dimension;
+    reader.add(to + "attention.qkv.weight", {{attention + "q_proj.weight", {q, h}},
+                                             {attention + "k_proj.weight", {kv, h}},
+                                             {attention + "v_proj.weight", {kv, h}}});
+    if (s.qkv_bias)
+        reader.add(to + "attention.qkv.bias", {{attention + "q_proj.bias", {q}},
+                                               {attention + "k_proj.bias", {kv}},
+                                               {attention + "v_proj.bias", {kv}}});
+    reader.add(to + "attention.out.weight", {{attention + "o_proj.weight", {h, q}}});
+    if (s.output_bias) reader.add(to + "attention.out.bias", {{attention + "o_proj.bias", {h}}});
+    reader.add(to + "attention.norm.weight", {{from + "input_layernorm.weight", {h}}});
+    reader.add(to + "parts.0.up.weight", {{from + "mlp.up_proj.weight", {w, h}}});
+    reader.add(to + "parts.0.gate.weight", {{from + "mlp.gate_proj.weight", {w, h}}});
+    reader.add(to + "parts.0.down.weight", {{from + "mlp.down_proj.weight", {h, w}}});
+    reader.add(to + "ffn.norm.weight", {{from + "post_attention_layernorm.weight", {h}}});
+}
+
+}  // namespace
+
+std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& config,
+                                     const ConvertOptions& options) {
+    refuse_variants(config);
+    const LlamaSizes s = read_sizes(config);
+    auto import = std::make_unique<Import>();
+    describe_llama(import->spec, s);
+    Reader reader(*import, std::make_shared<Safetensors>(folder + "/model.safetensors"));
+    // Of tied matrices a file may hold either.
+    const bool own_words =
+        !s.tied || !reader.has("lm_head.weight") || reader.has("model.embed_tokens.weight");
+    reader.add("embeddings.word",
+               {{own_words ? "model.embed_tokens.weight" : "lm_head.weight", {s.vocabulary, s.hidden}}});
+    for (uint32_t layer = 0; layer < s.layers; ++layer)
+        add_layer(reader, s, layer);
+    reader.add("final_norm.weight", {{"model.norm.weight", {s.hidden}}});
+    if (!s.tied) reader.add("output.weight", {{"lm_head.weight", {s.vocabulary, s.hidden}}});
+    reader.refuse_unused(s.tied);
+    TokenizerSpec& t = import->spec.tokenizer;
+    if (config.has("eos_token_id"))
+        t.end = static_cast<int32_t>(config.count("eos_token_id", 0, s.vocabulary - 1));
+    if (config.has("bos_token_id"))
+        t.begin = static_cast<int32_t>(config.count("bos_token_id", 0, s.vocabulary - 1));
+    t.max_tokens = limited_tokens(import->spec, options.max_tokens);
+    import_tokenizer_json(*import, folder + "/tokenizer.json");
+    return import;
+}
+
+}  // namespace espalier

@@ -1,0 +1,31 @@
+// Decoders of the Llama family: Hugging Face folders and llama2.c's checkpoints.
+#pragma once
+
+#include <string>
+
+#include "apps/importers/import.h"
+#include "apps/importers/json.h"
+
+namespace espalier {
+
+// What both are made of: RMSNorm in front, rotary positions, grouped queries, a gated part a block.
+struct LlamaSizes {
+    uint32_t hidden = 0, inner = 0, layers = 0, heads = 0, kv_heads = 0, head_dimension = 0;
+    uint32_t vocabulary = 0, positions = 0;
+    float norm_epsilon = 0, rope_theta = 0;
+    RopePairing pairing = RopePairing::halves;
+    bool qkv_bias = false, output_bias = false, tied = false;
+};
+void describe_llama(ModelSpec& spec, const LlamaSizes& sizes);
+
+std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& config,
+                                     const ConvertOptions& options);
+// A file of llama2.c's first version, with its tokenizer.bin (--tokenizer).
+std::unique_ptr<Import> import_llama2c(const std::string& path, const ConvertOptions& options);
+
+// tokenizer.json of a folder: byte-pair encoding with byte fallback.
+void import_tokenizer_json(Import& import, const std::string& path);
+// llama2.c's tokenizer.bin: as many pieces as the model has, each with a score.
+void import_scored_pieces(Import& import, const std::string& path);
+
+}  // namespace espalier

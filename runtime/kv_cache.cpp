@@ -1,0 +1,114 @@
+#include "runtime/kv_cache.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/parallel.h"
+
+namespace espalier {
+namespace {
+
+// Least heads of tokens that a thread is woken for.
+constexpr size_t head_grain = 16;
+
+}  // namespace
+
+KeyValueCache::KeyValueCache(Arena& arena, const Model& model, size_t window, int threads)
+    : model_(model), window_(window), threads_(threads), layers_(model.memory()) {
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        if (!block.qkv) continue;
+        const size_t floats = window * block.spec->kv_width();
+        float* keys = arena.take<float>(floats);
+        layers_.push_back({keys, arena.take<float>(floats)});
+    }
+    if (layers_.empty()) return;
+    end_ = arena.take<float>(16);
+    if (model.spec().positions == Positions::rotary) {
+        const size_t angles = window * (model.spec().rope_dimensions / 2);
+        cosines_ = arena.take<float>(angles);
+        sines_ = arena.take<float>(angles);
+    }
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        if (!block.qkv) continue;
+        const size_t d = block.attention.head_dimension;
+        reads_past_rows_ = reads_past_rows_ || d % 16 != 0;
+        scratch_floats_ = std::max(scratch_floats_, cached_attention_scratch(window, d));
+    }
+    scratch_ = arena.take<float>(scratch_floats_ * static_cast<size_t>(threads));
+}
+
+uint64_t KeyValueCache::bytes(const Model& model, size_t window) {
+    uint64_t floats = 0;
+    for (const BlockSpec& block : model.spec().blocks) {
+        if (block.has(block_flag::attention)) floats += 2 * block.kv_width() * window;
+    }
+    return floats * sizeof(float);
+}
+
+// The angle of pair i at position p is p * theta^(-2i / n), n the dimensions that rotate (arXiv 2104.09864).
+void KeyValueCache::prepare() {
+    // Kernels may read past a row, into the next head's or what is behind the last: finite, as they ask.
+    if (reads_past_rows_) std::fill(layers_.front().keys, end_ + 16, 0.0F);
+    if (cosines_ == nullptr) return;
+    const ModelSpec& spec = model_.spec();
+    const size_t pairs = spec.rope_dimensions / 2;
+    for (size_t i = 0; i < pairs; ++i) {
+        const double step = std::pow(static_cast<double>(spec.rope_theta),
+                                     -2.0 * static_cast<double>(i) / spec.rope_dimensions);
+        for (size_t p = 0; p < window_; ++p) {
+            cosines_[p * pairs + i] = static_cast<float>(std::cos(static_cast<double>(p) * step));
+            sines_[p * pairs + i] = static_cast<float>(std::sin(static_cast<double>(p) * step));
+        }
+    }
+}
+
+// Which two components turn together: i and i + n/2, or 2i and 2i + 1. What is behind n stays.
+void KeyValueCache::rotate(float* head, size_t position) const {
+    const size_t pairs = model_.spec().rope_dimensions / 2;
+    const bool halves = model_.spec().rope_pairing == RopePairing::halves;
+    const size_t stride = halves ? 1 : 2, partner = halves ? pairs : 1;
+    const float *cosine = cosines_ + position * pairs, *sine = sines_ + position * pairs;
+    for (size_t i = 0; i < pairs; ++i) {
+        float &a = head[i * stride], &b = head[i * stride + partner];
+        const float turned = a * cosine[i] - b * sine[i];
+        b = b * cosine[i] + a * sine[i];
+        a = turned;
+    }
+}
+
+void KeyValueCache::store(const PreparedBlock& block, float* qkv, size_t tokens) {
+    const AttentionShape& shape = block.attention;
+    const size_t d = shape.head_dimension;
+    const Layer& layer = layers_[block.cache];
+    for (size_t t = 0; t < tokens; ++t) {
+        float* row = qkv + t * shape.row_stride();
+        const size_t position = length_ + t;
+        for (size_t h = 0; h < shape.heads + shape.kv_heads && cosines_ != nullptr; ++h)
+            rotate(row + h * d, position);
+        const float *keys = row + shape.heads * d, *values = keys + shape.kv_heads * d;
+        for (size_t h = 0; h < shape.kv_heads; ++h) {
+            const size_t place = (h * window_ + position) * d;
+            std::copy_n(keys + h * d, d, layer.keys + place);
+            std::copy_n(values + h * d, d, layer.values + place);
+        }
+    }
+}
+
+void KeyValueCache::attend(const PreparedBlock& block, float* qkv, size_t tokens, float* mix) {
+    store(block, qkv, tokens);
+    const AttentionShape& shape = block.attention;
+    const Layer& layer = layers_[block.cache];
+    const size_t d = shape.head_dimension, sharing = shape.heads / shape.kv_heads;
+    parallel_for(threads_, tokens * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
+        float* scratch = scratch_ + static_cast<size_t>(thread) * scratch_floats_;
+        for (size_t unit = begin; unit < end; ++unit) {
+            const size_t t = unit / shape.heads, h = unit % shape.heads;
+            const size_t place = h / sharing * window_ * d;
+            const CachedHead seen{layer.keys + place, layer.values + place, length_ + t + 1, d};
+            model_.kernels().cached_attention(seen, qkv + t * shape.row_stride() + h * d, shape.scale,
+                                              mix + t * shape.query_width() + h * d, scratch);
+        }
+    });
+}
+
+}  // namespace espalier

@@ -1,0 +1,259 @@
+#include "runtime/tokenizer/bpe.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <cstring>
+
+#include "base/error.h"
+#include "runtime/tokenizer/unicode.h"
+
+namespace espalier {
+namespace {
+
+constexpr std::string_view underline = "\xe2\x96\x81";  // U+2581
+constexpr uint32_t none = UINT32_MAX;
+// A table at most half full has short runs; only pairs that are chosen to collide make longer ones, which
+// would make opening quadratic.
+constexpr size_t longest_probe = 512;
+
+uint64_t hash_of(uint32_t left, uint32_t right) {
+    uint64_t h = (uint64_t{left} << 32 | right) * 0x9e3779b97f4a7c15u;
+    h = (h ^ (h >> 29)) * 0xbf58476d1ce4e5b9u;
+    return h ^ (h >> 32);
+}
+
+// The byte that "<0xNN>" stands for; -1: it is no such piece.
+int byte_of(std::string_view piece) {
+    if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>') return -1;
+    int value = 0;
+    for (const char c : piece.substr(3, 2)) {
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (digit < 0) return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+}  // namespace
+
+struct Bpe::Sink {
+    std::span<int32_t> ids;
+    size_t count = 0;
+    void add(int32_t id) {
+        if (count < ids.size()) ids[count] = id;
+        ++count;
+    }
+};
+
+Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const BpeOptions& options,
+         std::pmr::memory_resource* memory)
+    : vocabulary_(&vocabulary), merges_(merges), options_(options), slots_(memory) {
+    if (merges.size() > Vocabulary::max_tokens)
+        throw Error(Status::bad_model, "merges: expected at most %zu, found %zu", Vocabulary::max_tokens,
+                    merges.size());
+    if (vocabulary.longest_token() > Piece::longest)
+        throw Error(Status::bad_model, "vocabulary: expected tokens of at most %zu bytes, found one of %zu",
+                    Piece::longest, vocabulary.longest_token());
+    for (const int32_t id : {options.unknown, options.begin, options.end, options.pad}) {
+        if (id >= 0 && static_cast<size_t>(id) >= vocabulary.size())
+            throw Error(Status::bad_model, "special token: expected an id below %zu, found %d",
+                        vocabulary.size(), id);
+    }
+    if (options.add_begin && options.begin < 0)
+        throw Error(Status::bad_model, "token that begins a sequence: expected an id, found none");
+    slots_.assign(std::bit_ceil(std::max<size_t>(2 * merges.size(), 16)), 0);
+    for (uint32_t i = 0; i < merges.size(); ++i)
+        insert(i);
+    for (int byte = 0; byte < 256; ++byte) {
+        char name[8];
+        std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
+        bytes_[static_cast<size_t>(byte)] = vocabulary.find(std::string_view(name));
+    }
+    if (!options.named_specials) return;
+    for (const int32_t id : {options.unknown, options.begin, options.end, options.pad}) {
+        if (id < 0 || vocabulary.token(static_cast<size_t>(id)).empty()) continue;
+        std::string text(options.prefix_space ? options.underlined_space ? underline : " " : "");
+        text.append(vocabulary.token(static_cast<size_t>(id)));
+        specials_.push_back({std::move(text), id});
+    }
+    std::stable_sort(specials_.begin(), specials_.end(),
+                     [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
+}
+
+void Bpe::insert(uint32_t number) {
+    const BpeMerge& m = merges_[number];
+    const size_t size = vocabulary_->size();
+    if (m.left >= size || m.right >= size || m.both >= size)
+        throw Error(Status::bad_model, "merge %u: expected tokens below %zu, found %u and %u for %u", number,
+                    size, m.left, m.right, m.both);
+    const std::string_view left = vocabulary_->token(m.left), right = vocabulary_->token(m.right),
+                           both = vocabulary_->token(m.both);
+    if (both.size() != left.size() + right.size() || !both.starts_with(left) || !both.ends_with(right))
+        throw Error(Status::bad_model,
+                    "merge %u: expected a token that its parts %u and %u spell, found token %u (a tokenizer "
+                    "of another model?)",
+                    number, m.left, m.right, m.both);
+    const size_t mask = slots_.size() - 1;
+    size_t at = hash_of(m.left, m.right) & mask;
+    for (size_t probe = 0; probe < longest_probe; ++probe, at = (at + 1) & mask) {
+        if (slots_[at] == 0) {
+            slots_[at] = number + 1;
+            return;
+        }
+        const BpeMerge& other = merges_[slots_[at] - 1];
+        if (other.left == m.left && other.right == m.right)
+            throw Error(Status::bad_model, "merge %u: the pair %u, %u occurs twice", number, m.left, m.right);
+    }
+    throw Error(Status::bad_model, "merge %u and %zu others collide in the hash table", number,
+                longest_probe);
+}
+
+const BpeMerge* Bpe::find(int32_t left, int32_t right) const {
+    const auto l = static_cast<uint32_t>(left), r = static_cast<uint32_t>(right);
+    const size_t mask = slots_.size() - 1;
+    for (size_t at = hash_of(l, r) & mask; slots_[at] != 0; at = (at + 1) & mask) {
+        const BpeMerge& m = merges_[slots_[at] - 1];
+        if (m.left == l && m.right == r) return &m;
+    }
+    return nullptr;
+}
+
+// Well-formed UTF-8, with the space in front and spaces underlined as the vocabulary wants them.
+void Bpe::normalise(std::string_view text, BpeScratch& scratch) const {
+    std::pmr::vector<char>& out = scratch.text;
+    out.clear();
+    const auto append = [&](std::string_view bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
+    const std::string_view space = options_.underlined_space ? underline : " ";
+    if (options_.prefix_space && !text.empty()) append(space);
+    const char* end = text.data() + text.size();
+    for (const char* at = text.data(); at < end;) {
+        const unicode::Decoded decoded = unicode::decode_utf8(at, end);
+        at += decoded.bytes;
+        if (decoded.code_point == U' ') {
+            append(space);
+            continue;
+        }
+        char bytes[4];
+        append({bytes, unicode::encode_utf8(decoded.code_point, bytes)});
+    }
+}
+
+// One symbol a character; a character without a token is its bytes' tokens; where one of those is missing,
+// unknown, and all unknown ones in a row are one.
+void Bpe::add_symbols(std::string_view text, BpeScratch& scratch) const {
+    scratch.symbols.clear();
+    bool unknown = false;
+    const auto add = [&](int32_t id) {
+        const auto at = static_cast<uint32_t>(scratch.symbols.size());
+        scratch.symbols.push_back({id, at == 0 ? none : at - 1, at + 1});
+    };
+    const char* end = text.data() + text.size();
+    for (const char* at = text.data(); at < end;) {
+        const size_t length = unicode::decode_utf8(at, end).bytes;
+        const std::string_view character(at, length);
+        at += length;
+        const int32_t id = vocabulary_->find(character);
+        const bool has_bytes = std::all_of(character.begin(), character.end(), [&](char byte) {
+            return bytes_[static_cast<unsigned char>(byte)] >= 0;
+        });
+        if (id >= 0) {
+            add(id);
+        } else if (has_bytes) {
+            for (const char byte : character)
+                add(bytes_[static_cast<unsigned char>(byte)]);
+        } else if (!unknown && options_.unknown >= 0) {
+            add(options_.unknown);
+        }
+        unknown = id < 0 && !has_bytes;
+    }
+    if (!scratch.symbols.empty()) scratch.symbols.back().after = none;
+}
+
+void Bpe::push_pair(uint32_t left, BpeScratch& scratch) const {
+    const BpeScratch::Symbol& symbol = scratch.symbols[left];
+    if (symbol.after == none) return;
+    const BpeMerge* found = find(symbol.id, scratch.symbols[symbol.after].id);
+    if (found == nullptr) return;
+    scratch.queue.push_back({found->rank, left, found->both});
+    std::push_heap(scratch.queue.begin(), scratch.queue.end());
+}
+
+// A candidate may have lost a side since it was found; it still holds where the pair that stands there now
+// makes the same token, as in the package `tokenizers`.
+void Bpe::merge(BpeScratch& scratch) const {
+    auto& symbols = scratch.symbols;
+    auto& queue = scratch.queue;
+    queue.clear();
+    for (uint32_t i = 0; i < symbols.size(); ++i)
+        push_pair(i, scratch);
+    while (!queue.empty()) {
+        std::pop_heap(queue.begin(), queue.end());
+        const BpeScratch::Candidate best = queue.back();
+        queue.pop_back();
+        BpeScratch::Symbol& left = symbols[best.at];
+        if (left.id < 0 || left.after == none) continue;
+        BpeScratch::Symbol& right = symbols[left.after];
+        const BpeMerge* found = find(left.id, right.id);
+        if (found == nullptr || found->both != best.both) continue;
+        left.id = static_cast<int32_t>(best.both);
+        left.after = right.after;
+        right.id = -1;
+        if (left.after != none) symbols[left.after].before = best.at;
+        if (left.before != none) push_pair(left.before, scratch);
+        push_pair(best.at, scratch);
+    }
+}
+
+void Bpe::encode_segment(std::string_view text, BpeScratch& scratch, Sink& sink) const {
+    if (text.empty()) return;
+    add_symbols(text, scratch);
+    merge(scratch);
+    for (const auto& symbol : scratch.symbols) {
+        if (symbol.id >= 0) sink.add(symbol.id);
+    }
+}
+
+size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t> ids,
+                   BpeScratch& scratch) const {
+    if (text.size() > longest_text)
+        throw Error(Status::invalid_argument, "text: expected at most %zu bytes, found %zu", longest_text,
+                    text.size());
+    Sink sink{ids};
+    if (options_.add_begin) sink.add(options_.begin);
+    normalise(text, scratch);
+    const std::string_view whole(scratch.text.data(), scratch.text.size());
+    size_t start = 0;
+    for (size_t at = 0; at < whole.size() && !plain_special && !specials_.empty(); ++at) {
+        const auto found = std::find_if(specials_.begin(), specials_.end(), [&](const Special& special) {
+            return whole.substr(at).starts_with(special.text);
+        });
+        if (found == specials_.end()) continue;
+        encode_segment(whole.substr(start, at - start), scratch, sink);
+        sink.add(found->id);
+        start = at + found->text.size();
+        at = start - 1;
+    }
+    encode_segment(whole.substr(start), scratch, sink);
+    return sink.count;
+}
+
+void Bpe::decode(int32_t before, int32_t id, Piece& piece) const {
+    piece.bytes = 0;
+    if (id < 0 || static_cast<size_t>(id) >= vocabulary_->size() || is_special(id)) return;
+    std::string_view text = vocabulary_->token(static_cast<size_t>(id));
+    if (const int byte = byte_of(text); byte >= 0) {
+        piece.storage[piece.bytes++] = static_cast<char>(byte);
+        return;
+    }
+    const bool first = options_.prefix_space && (before < 0 || before == options_.begin);
+    const std::string_view space = options_.underlined_space ? underline : " ";
+    if (first && text.starts_with(space)) text.remove_prefix(space.size());
+    while (!text.empty() && piece.bytes < Piece::longest) {
+        const bool is_space = options_.underlined_space && text.starts_with(underline);
+        piece.storage[piece.bytes++] = is_space ? ' ' : text.front();
+        text.remove_prefix(is_space ? underline.size() : 1);
+    }
+}
+
+}  // namespace espalier

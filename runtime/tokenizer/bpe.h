@@ -1,0 +1,113 @@
+// Byte-pair encoding over whole texts, as Llama-family models use it: Hugging Face's BPE with byte fallback
+// (the same ids as the package `tokenizers`), and llama2.c's merges by score, which an importer turns into
+// the same table of pairs. Pieces back into text.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory_resource>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/tokenizer/vocabulary.h"
+
+namespace espalier {
+
+struct BpeOptions {
+    bool add_begin = true;                                 // the sequence starts with the token `begin`
+    bool prefix_space = false;                             // a text that is not empty begins with a space
+    bool underlined_space = false;                         // pieces hold U+2581 for a space
+    bool named_specials = false;                           // the text of a special token stands for it
+    int32_t unknown = -1, begin = -1, end = -1, pad = -1;  // -1: absent
+};
+
+// One merge, as the file has it: the pieces left and right become `both`; of all pairs in a text the one of
+// the lowest rank goes first, of equal ones the leftmost.
+struct BpeMerge {
+    uint32_t left, right, both, rank;
+};
+static_assert(sizeof(BpeMerge) == 16);
+
+// What encoding remembers while it runs: grows with the longest text, and is kept. One thread at a time.
+class BpeScratch {
+   public:
+    explicit BpeScratch(std::pmr::memory_resource* memory) : text(memory), symbols(memory), queue(memory) {}
+
+   private:
+    friend class Bpe;
+    struct Symbol {
+        int32_t id;  // -1: merged into its left neighbour
+        uint32_t before, after;
+    };
+    struct Candidate {
+        uint32_t rank, at, both;
+        // Whether `b` is to be merged before `a`: the order of a heap whose top goes first.
+        friend bool operator<(const Candidate& a, const Candidate& b) {
+            return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
+        }
+    };
+    std::pmr::vector<char> text;  // normalised
+    std::pmr::vector<Symbol> symbols;
+    std::pmr::vector<Candidate> queue;
+};
+
+// A const Bpe may be used from any number of threads, each with its own scratch. Vocabulary and merges must
+// outlive it. Texts are UTF-8; ill-formed parts count as U+FFFD.
+class Bpe {
+   public:
+    static constexpr size_t longest_text = size_t{1} << 30;  // bytes
+
+    // Throws Error(bad_model) where a merge names no token, does not make what its parts spell, or occurs
+    // twice, where pairs are made to collide in the hash table, and where a special token is out of range.
+    Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const BpeOptions& options,
+        std::pmr::memory_resource* memory);
+
+    // Stores the first ids.size() ids of the text, the begin token included, and returns how many there are
+    // in all. plain_special: the text of a special token is text like any other. Throws
+    // Error(invalid_argument) for a text beyond longest_text.
+    size_t encode(std::string_view text, bool plain_special, std::span<int32_t> ids,
+                  BpeScratch& scratch) const;
+
+    // A piece of text, and a byte that has no place in the vocabulary.
+    struct Piece {
+        static constexpr size_t longest = 1024;
+        std::array<char, longest> storage;
+        size_t bytes = 0;
+        std::string_view text() const { return {storage.data(), bytes}; }
+    };
+    // The text that token `id` adds behind `before` (-1: nothing): bytes, perhaps part of a character.
+    // Special tokens add none; the first piece of a text lacks the space that encoding put in front.
+    void decode(int32_t before, int32_t id, Piece& piece) const;
+
+    const BpeOptions& options() const { return options_; }
+    bool is_special(int32_t id) const {
+        return id >= 0 &&
+               (id == options_.unknown || id == options_.begin || id == options_.end || id == options_.pad);
+    }
+
+   private:
+    struct Sink;
+    void insert(uint32_t merge);
+    const BpeMerge* find(int32_t left, int32_t right) const;
+    void normalise(std::string_view text, BpeScratch& scratch) const;
+    void add_symbols(std::string_view text, BpeScratch& scratch) const;
+    void merge(BpeScratch& scratch) const;
+    void push_pair(uint32_t left, BpeScratch& scratch) const;
+    void encode_segment(std::string_view text, BpeScratch& scratch, Sink& sink) const;
+
+    const Vocabulary* vocabulary_;
+    std::span<const BpeMerge> merges_;
+    BpeOptions options_;
+    std::array<int32_t, 256> bytes_{};  // the tokens <0x00> to <0xFF>; -1: absent
+    struct Special {
+        std::string text;  // normalised
+        int32_t id;
+    };
+    std::vector<Special> specials_;
+    std::pmr::vector<uint32_t> slots_;  // 0: empty, else a merge's number + 1
+};
+
+}  // namespace espalier

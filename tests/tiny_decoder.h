@@ -1,0 +1,199 @@
+// A decoder small enough to follow by hand, and what it answers, in double precision, from the definitions.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "runtime/context.h"
+#include "tests/tiny_model.h"
+
+namespace espalier::test {
+
+// Pieces that merge "ab", "abc", "bc" and " a", with byte tokens for "x" alone.
+inline std::vector<std::string> tiny_pieces() {
+    return {"<unk>", "<s>", "</s>", "<0x78>", " ", "a", "b", "c", "ab", "bc", "abc", " a"};
+}
+inline std::vector<uint32_t> tiny_merges() {
+    return {5, 6, 8, 1, 6, 7, 9, 0, 5, 9, 10, 2, 8, 7, 10, 2, 4, 5, 11, 3};
+}
+
+struct TinyDecoder {
+    uint32_t heads = 4, kv_heads = 2, head_dimension = 6, hidden = 16;
+    RopePairing pairing = RopePairing::halves;
+    bool tied = false;
+
+    // Three blocks: gated; without attention and with two parts; with attention alone.
+    ModelSpec spec() const {
+        ModelSpec s = bare_spec();
+        s.family = Family::decoder;
+        s.hidden = hidden;
+        s.vocabulary = static_cast<uint32_t>(tiny_pieces().size());
+        s.max_positions = 300;
+        s.token_types = 0;
+        s.norm = Norm::rms_norm;
+        s.norm_placement = NormPlacement::pre;
+        s.norm_epsilon = 1e-5F;
+        s.flags = model_flag::final_norm | (tied ? model_flag::tied_output : 0);
+        s.positions = Positions::rotary;
+        s.rope_theta = 100;
+        s.rope_dimensions = head_dimension;
+        s.rope_pairing = pairing;
+        s.pooling = Pooling::none;
+        s.tokenizer = {};
+        s.tokenizer.kind = TokenizerKind::byte_fallback_bpe;
+        s.tokenizer.flags = tokenizer_flag::add_begin | tokenizer_flag::prefix_space;
+        s.tokenizer.max_tokens = s.max_positions;
+        s.tokenizer.unknown = 0;
+        s.tokenizer.begin = 1;
+        s.tokenizer.end = 2;
+        PartSpec gated;
+        gated.activation = Activation::silu;
+        gated.flags = part_flag::gated;
+        gated.width = 20;
+        PartSpec plain = dense_part(9);
+        plain.activation = Activation::relu;
+        const uint32_t attention = block_flag::attention | block_flag::causal;
+        add_block(s, attention, {gated});
+        add_block(s, 0, {gated, plain});
+        add_block(s, attention | block_flag::qkv_bias, {});
+        for (BlockSpec& block : s.blocks) {
+            if (!block.has(block_flag::attention)) continue;
+            block.heads = heads;
+            block.kv_heads = kv_heads;
+            block.head_dimension = head_dimension;
+            block.attention_scale = 1.0F / std::sqrt(static_cast<float>(head_dimension));
+        }
+        return s;
+    }
+
+    AlignedBytes bytes() const {
+        const ModelSpec s = spec();
+        auto tensors = random_tensors(s, only(TensorType::f32), 11);
+        std::erase_if(tensors, [](const TensorSource& t) { return t.name.starts_with("tokenizer."); });
+        add_vocabulary(tensors, tiny_pieces());
+        tensors.push_back(
+            tensor_of("tokenizer.merges", TensorType::u32, {tiny_merges().size() / 4, 4}, tiny_merges()));
+        return model_to_memory(s, std::move(tensors));
+    }
+};
+
+// Logits of every token, [tokens, vocabulary]: the whole sequence at once, no cache.
+class DecoderReference {
+   public:
+    explicit DecoderReference(const ModelFile& file) : file_(file), s_(file.spec()) {}
+
+    std::vector<std::vector<double>> logits(const std::vector<int32_t>& ids) const {
+        std::vector<std::vector<double>> x;
+        for (const int32_t id : ids)
+            x.push_back(row("embeddings.word", static_cast<size_t>(id)));
+        for (size_t b = 0; b < s_.blocks.size(); ++b) {
+            const std::string name = "blocks." + std::to_string(b) + ".";
+            if (s_.blocks[b].has(block_flag::attention)) attend(b, name + "attention.", x);
+            const auto parts = s_.parts_of(s_.blocks[b]);
+            for (auto& row : x) {
+                if (parts.empty()) break;
+                const auto normed = norm(row, name + "ffn.norm");
+                for (size_t p = 0; p < parts.size(); ++p)
+                    add(row, part(parts[p], name + "parts." + std::to_string(p) + ".", normed));
+            }
+        }
+        for (auto& row : x)
+            row = linear(s_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight", "",
+                         norm(row, "final_norm"));
+        return x;
+    }
+
+   private:
+    using Row = std::vector<double>;
+
+    Row row(const std::string& name, size_t index) const {
+        const TensorView& tensor = file_.at(name);
+        const float* values = tensor.as<float>() + index * tensor.row_length();
+        return {values, values + tensor.row_length()};
+    }
+    static void add(Row& x, const Row& y) {
+        for (size_t i = 0; i < x.size(); ++i)
+            x[i] += y[i];
+    }
+    Row norm(const Row& x, const std::string& name) const {
+        double squares = 0;
+        for (const double v : x)
+            squares += v * v;
+        Row y = row(name + ".weight", 0);
+        for (size_t i = 0; i < x.size(); ++i)
+            y[i] *= x[i] / std::sqrt(squares / static_cast<double>(x.size()) + s_.norm_epsilon);
+        return y;
+    }
+    Row linear(const std::string& weight, const std::string& bias, const Row& x) const {
+        Row y(file_.at(weight).rows());
+        for (size_t o = 0; o < y.size(); ++o) {
+            const Row w = row(weight, o);
+            for (size_t i = 0; i < x.size(); ++i)
+                y[o] += w[i] * x[i];
+        }
+        if (!bias.empty()) add(y, row(bias, 0));
+        return y;
+    }
+    Row part(const PartSpec& p, const std::string& name, const Row& x) const {
+        Row inner = linear(name + "up.weight", p.has(part_flag::up_bias) ? name + "up.bias" : "", x);
+        if (p.has(part_flag::gated)) {
+            const Row gate = linear(name + "gate.weight", "", x);
+            for (size_t i = 0; i < inner.size(); ++i)
+                inner[i] *= gate[i] / (1 + std::exp(-gate[i]));
+        } else {
+            for (double& v : inner)
+                v = std::max(v, 0.0);
+        }
+        return linear(name + "down.weight", p.has(part_flag::output_bias) ? name + "down.bias" : "", inner);
+    }
+    // The pair (a, b) turned by position * theta^(-2 i / n).
+    void turn(Row& x, size_t head, size_t position) const {
+        const size_t n = s_.rope_dimensions;
+        for (size_t i = 0; i < n / 2; ++i) {
+            const bool halves = s_.rope_pairing == RopePairing::halves;
+            double& a = x[head * n + (halves ? i : 2 * i)];
+            double& b = x[head * n + (halves ? i + n / 2 : 2 * i + 1)];
+            const double angle =
+                static_cast<double>(position) *
+                std::pow(s_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(n));
+            const double turned = a * std::cos(angle) - b * std::sin(angle);
+            b = a * std::sin(angle) + b * std::cos(angle);
+            a = turned;
+        }
+    }
+    void attend(size_t b, const std::string& name, std::vector<Row>& x) const {
+        const BlockSpec& block = s_.blocks[b];
+        const size_t d = block.head_dimension, heads = block.heads, kv_heads = block.kv_heads;
+        std::vector<Row> qkv;
+        for (size_t t = 0; t < x.size(); ++t) {
+            qkv.push_back(linear(name + "qkv.weight",
+                                 block.has(block_flag::qkv_bias) ? name + "qkv.bias" : "",
+                                 norm(x[t], name + "norm")));
+            for (size_t h = 0; h < heads + kv_heads; ++h)
+                turn(qkv.back(), h, t);
+        }
+        for (size_t t = 0; t < x.size(); ++t) {
+            Row mix(heads * d);
+            for (size_t h = 0; h < heads; ++h) {
+                const size_t key = heads + h / (heads / kv_heads), value = key + kv_heads;
+                Row scores(t + 1);
+                double sum = 0;
+                for (size_t j = 0; j <= t; ++j) {
+                    for (size_t c = 0; c < d; ++c)
+                        scores[j] += qkv[t][h * d + c] * qkv[j][key * d + c];
+                    sum += scores[j] = std::exp(scores[j] / std::sqrt(static_cast<double>(d)));
+                }
+                for (size_t j = 0; j <= t; ++j) {
+                    for (size_t c = 0; c < d; ++c)
+                        mix[h * d + c] += scores[j] / sum * qkv[j][value * d + c];
+                }
+            }
+            add(x[t], linear(name + "out.weight", "", mix));
+        }
+    }
+
+    const ModelFile& file_;
+    const ModelSpec& s_;
+};
+
+}  // namespace espalier::test
