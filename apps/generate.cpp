@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "apps/command.h"
+#include "apps/lines.h"
 #include "base/error.h"
 
 namespace espalier {
@@ -23,6 +24,13 @@ ContextOptions context_options(const Options& options) {
     inner.threads = options.common.threads;
     inner.max_tokens = options.window;
     return inner;
+}
+
+void require_utf8(const std::string& text, const std::string& what) {
+    const size_t invalid = find_invalid_utf8(text);
+    if (invalid != std::string::npos)
+        throw Error(Status::invalid_argument, "%s: expected UTF-8, found an ill-formed byte at %zu",
+                    what.c_str(), invalid);
 }
 
 struct Written {
@@ -45,6 +53,7 @@ bool write_piece(void* user, int32_t id, std::string_view text) {
 }
 
 int run_generate(const Options& options) {
+    require_utf8(options.prompt, "--prompt");
     const auto model = open_model(options.file, options.common);
     Context context(*model, context_options(options));
     Written written{options.common.json, {}, {}};
@@ -77,6 +86,7 @@ std::string read_text(const std::string& path) {
 
 int run_perplexity(const Options& options) {
     const std::string text = read_text(options.text_file);
+    require_utf8(text, options.text_file);
     const auto model = open_model(options.file, options.common);
     Context context(*model, context_options(options));
     const Perplexity result = perplexity(context, text);

@@ -39,7 +39,7 @@ class TokenizerJson {
                         what, expected);
     }
     static bool is_empty(const JsonFile& entry, const char* key) {
-        return !entry.has(key) || entry.value()[key] == "";
+        return entry.text_or(key, "").empty();
     }
 
     void check_model() const {

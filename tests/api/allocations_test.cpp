@@ -148,6 +148,48 @@ TEST_CASE("native: a warm context allocates nothing") {
     CHECK(counted.freed == 0);
 }
 
+TEST_CASE("native: a warm decoder allocates nothing") {
+    if (ESPALIER_COUNTS_MALLOC == 0) return espalier::test::skip("malloc is not ours to count here");
+    espalier_model_options options;
+    espalier_model_options_init(&options);
+    options.backend = "native";
+    size_t bytes = 0;
+    const void* data = decoder_model_bytes(&bytes);
+    espalier_model* model = nullptr;
+    espalier_context* context = nullptr;
+    REQUIRE(espalier_model_from_memory(data, bytes, &options, &model, nullptr) == ESPALIER_OK);
+    REQUIRE(espalier_context_create(model, nullptr, &context, nullptr) == ESPALIER_OK);
+    const std::vector<std::string> prompts{texts()[0], texts()[4], std::string(200, 'b')};
+    const auto run = [&] {
+        int good = 0;
+        for (const std::string& text : prompts) {
+            const espalier_text prompt{text.data(), text.size(), nullptr, 0};
+            espalier_generate_options drawn;
+            espalier_generate_options_init(&drawn);
+            drawn.max_tokens = 40;
+            drawn.temperature = 2;
+            drawn.top_p = 0.9F;
+            espalier_error error;
+            good +=
+                espalier_generate(context, &prompt, &drawn, nullptr, nullptr, nullptr, &error) == ESPALIER_OK;
+            drawn.temperature = 0;
+            good +=
+                espalier_generate(context, &prompt, &drawn, nullptr, nullptr, nullptr, &error) == ESPALIER_OK;
+        }
+        return good;
+    };
+    REQUIRE(run() == 6);
+    counter = {0, 0, 0, true};
+    const int good = run();
+    const Counter counted = counter;
+    counter = {};
+    CHECK(good == 6);
+    CHECK(counted.taken == 0);
+    CHECK(counted.freed == 0);
+    espalier_context_destroy(context);
+    espalier_model_close(model);
+}
+
 TEST_CASE("oneDNN: a warm context allocates a bounded number of times a dense layer") {
     if (ESPALIER_COUNTS_MALLOC == 0 || !espalier::onednn_compiled_in()) return;
     const auto isa = espalier::chosen_isa("");

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "tests/tiny_decoder.h"
 #include "tests/tiny_model.h"
 
 namespace {
@@ -58,6 +59,11 @@ extern "C" const void* medium_model_bytes(size_t* bytes) {
 
 extern "C" const void* bare_model_bytes(size_t* bytes) {
     static const AlignedBytes model = bare_model();
+    return given(model, bytes);
+}
+
+extern "C" const void* decoder_model_bytes(size_t* bytes) {
+    static const AlignedBytes model = TinyDecoder{}.bytes();
     return given(model, bytes);
 }
 

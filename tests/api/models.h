@@ -15,6 +15,8 @@ const void* tiny_model_bytes(size_t* bytes);
 const void* medium_model_bytes(size_t* bytes);
 /* Without tokenizer and heads: for ids only. */
 const void* bare_model_bytes(size_t* bytes);
+/* tests/tiny_decoder.h's: three blocks, one without attention; at most 300 tokens. */
+const void* decoder_model_bytes(size_t* bytes);
 /* 0 if the file could not be written. */
 int write_bytes(const char* path, const void* data, size_t bytes);
 

@@ -75,6 +75,24 @@ TEST_CASE("errors are exceptions with the C API's status and message") {
     CHECK(status_of([&] { open_tiny(&model_options); }) == ESPALIER_INVALID_ARGUMENT);
 }
 
+TEST_CASE("a continuation is a string") {
+    size_t bytes = 0;
+    const void* data = decoder_model_bytes(&bytes);
+    const Model model(data, bytes);
+    Context context(model);
+    espalier_generate_options options;
+    espalier_generate_options_init(&options);
+    options.temperature = 100;
+    options.max_tokens = 30;
+    const std::string text = context.generate("ab", &options);
+    CHECK(text == context.generate("ab", &options));
+    options.max_tokens = 2;
+    CHECK(text.rfind(context.generate("ab", &options), 0) == 0);
+    options.top_p = -1;
+    CHECK(status_of([&] { context.generate("ab", &options); }) == ESPALIER_INVALID_ARGUMENT);
+    CHECK(status_of([&] { Context(open_tiny()).generate("ab"); }) == ESPALIER_UNSUPPORTED);
+}
+
 TEST_CASE("handles move") {
     Model model = open_tiny();
     const espalier_model* handle = model.get();

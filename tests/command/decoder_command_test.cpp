@@ -184,6 +184,11 @@ TEST_CASE("a full window is said; a prompt that fills it is refused") {
     CHECK(embedded.status == 1);
     CHECK(holds(embedded.err, "expected an encoder, found a decoder"));
     check_usage(espalier({"generate", h.out, "--temperature", "-1"}));
+    check_refused(espalier({"generate", h.out, "--prompt", "a\xff"}), {"--prompt", "ill-formed byte at 1"});
+    write_file(h.folder.path("latin"), std::string("caf\xe9"));
+    check_refused(espalier({"perplexity", h.out, h.folder.path("latin")}), {"latin", "ill-formed byte at 3"});
+    write_file(h.folder.path("empty"), std::string());
+    check_refused(espalier({"perplexity", h.out, h.folder.path("empty")}), {"expected tokens to foresee"});
     check_refused(espalier({"perplexity", h.out, h.folder.path("none")}), {"none", "cannot open"});
 }
 

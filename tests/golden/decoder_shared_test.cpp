@@ -51,6 +51,16 @@ void check_prompt(Context& context, const nlohmann::json& prompt) {
     CHECK(written == prompt["continuation"].get<std::vector<int32_t>>());
 }
 
+void check_tokens(Context& context, const nlohmann::json& texts) {
+    for (const auto& each : texts) {
+        const auto text = each["text"].get<std::string>();
+        CAPTURE(text);
+        std::vector<int32_t> ids(512);
+        ids.resize(context.model().pieces().encode(text, false, ids, context.decoder().tokenizer_scratch()));
+        CHECK(ids == each["ids"].get<std::vector<int32_t>>());
+    }
+}
+
 }  // namespace
 
 TEST_CASE("decoders answer as their makers' code does") {
@@ -61,12 +71,14 @@ TEST_CASE("decoders answer as their makers' code does") {
     if (std::system(unpack.c_str()) != 0) return skip("xz cannot unpack the text");
     const std::string text = read_file(text_path);
     const auto all = nlohmann::json::parse(read_file(ESPALIER_TEST_DATA "/decoder/expectations.json"));
+    const auto texts = nlohmann::json::parse(read_file(ESPALIER_TEST_DATA "/decoder/tokens.json"));
     for (const auto& [name, expected] : all.items()) {
         CAPTURE(name);
         for (const std::string backend : {"native", ""}) {
             CAPTURE(backend);
             const auto model = converted(name, folder, backend);
             Context context(*model, {});
+            check_tokens(context, texts[name]);
             size_t tokens = 0;
             for (const auto& prompt : expected["prompts"]) {
                 check_prompt(context, prompt);

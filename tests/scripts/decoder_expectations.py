@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What decoders answer, computed by others: tests/data/decoder/expectations.json.
+"""What decoders answer, computed by others: tests/data/decoder/expectations.json, and how they cut texts.
 
     tests/scripts/decoder_expectations.py --shared ../shared --output tests/data/decoder/expectations.json
+    tests/scripts/decoder_expectations.py --shared ../shared --tokens tests/data/decoder/tokens.json
 
 TinyStories-656K: the packages `transformers` (4.33.3, float32) and `tokenizers`. stories260K: a reference in
 NumPy, in double precision, written from llama2.c's file format; every token recomputes the whole sequence.
@@ -170,12 +171,34 @@ def describe(model, text):
     }
 
 
+def hard_texts():
+    """Spaces, special tokens by name, characters without a piece, and random mixtures of all that."""
+    specials = ["<|end_story|>", "<|start_story|>", "<unk>", "<s>", "</s>", "<0x0A>", "|>", "<|"]
+    odd = ["\u2581", "\u00e9", "e\u0301", "\u4e2d\u6587", "\U0001f600", "\ufffd", "\u00a0", "\t", "\n", "\r\n", "\x00", "  ", "   "]
+    words = "Once upon a time there was little dog named Spot. said, \"Hello!\" don't 12 Zq".split()
+    texts = specials + odd + [f"a {s} b" for s in specials + odd] + [f"a{s}b" for s in specials + odd]
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        picks = random.integers(0, 3, random.integers(1, 12))
+        texts.append("".join((words, odd, specials)[k][random.integers(0, (len(words), len(odd), len(specials))[k])]
+                             + (" " if random.integers(0, 2) else "") for k in picks))
+    return texts
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", required=True)
-    parser.add_argument("--output", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--output")
+    what.add_argument("--tokens")
     args = parser.parse_args()
     folder = f"{args.shared}/data/llama"
+    if args.tokens:
+        models = [Llama2c(f"{folder}/stories260K"), Transformers(f"{folder}/TinyStories-656K-fp32")]
+        with open(args.tokens, "w", encoding="utf-8") as file:
+            result = {m.name: [{"text": t, "ids": m.encode(t)} for t in hard_texts()] for m in models}
+            file.write(json.dumps(result).replace('{"text"', '\n{"text"') + "\n")
+        return
     text = lzma.open(f"{folder}/tinystories_train_2MB.txt.xz", "rt", encoding="utf-8", newline="").read()
     result = {
         "stories260K": describe(Llama2c(f"{folder}/stories260K"), first_lines(text, 6000)),

@@ -96,6 +96,18 @@ class Context {
         check(espalier_embed_text, handle_.get(), &input, vector.data(), static_cast<int*>(nullptr));
         return vector;
     }
+    // A decoder's continuation of a prompt, without it.
+    std::string generate(std::string_view prompt, const espalier_generate_options* options = nullptr) {
+        const espalier_text input{prompt.data(), prompt.size(), nullptr, 0};
+        std::string written;
+        const espalier_token_callback append = [](void* user, int32_t, const char* text, size_t bytes) {
+            static_cast<std::string*>(user)->append(text, bytes);
+            return 0;
+        };
+        check(espalier_generate, handle_.get(), &input, options, append, static_cast<void*>(&written),
+              static_cast<espalier_generation*>(nullptr));
+        return written;
+    }
     espalier_context* get() const { return handle_.get(); }
 
    private:
