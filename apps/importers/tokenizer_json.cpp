@@ -38,9 +38,7 @@ class TokenizerJson {
             throw Error(Status::unsupported, "%s: %s: expected %s, found otherwise", file_.name().c_str(),
                         what, expected);
     }
-    static bool is_empty(const JsonFile& entry, const char* key) {
-        return entry.text_or(key, "").empty();
-    }
+    static bool is_empty(const JsonFile& entry, const char* key) { return entry.text_or(key, "").empty(); }
 
     void check_model() const {
         require(model_.text("type") == "BPE", "model.type", "BPE");
