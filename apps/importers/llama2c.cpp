@@ -93,15 +93,14 @@ struct Stretch {
 
 void add(Import& import, const std::shared_ptr<Checkpoint>& file, const std::string& target,
          std::vector<uint64_t> shape, std::vector<Stretch> stretches) {
-    import.tensors.push_back({target, std::move(shape), [file, stretches = std::move(stretches)] {
-                                  std::vector<float> values;
-    for (const Stretch& s : stretches)
-        file->append(s.place, s.count, values);
-    return values;
+    const auto read = [file, stretches = std::move(stretches)] {
+        std::vector<float> values;
+        for (const Stretch& s : stretches)
+            file->append(s.place, s.count, values);
+        return values;
+    };
+    import.tensors.push_back({target, std::move(shape), read});
 }
-}  // namespace
-);
-}  // namespace espalier
 
 }  // namespace
 
