@@ -87,14 +87,8 @@ void BertReader::add_stacked(const std::string& target, const std::vector<std::s
     for (const std::string& source : sources)
         tensors.push_back(&weights_->check(source, shape));
     shape[0] *= sources.size();
-    import_.tensors.push_back({target, std::move(shape), [file = weights_, tensors] {
-                                   std::vector<float> all;
-                                   for (const auto* tensor : tensors) {
-                                       const auto values = Safetensors::values(*tensor);
-                                       all.insert(all.end(), values.begin(), values.end());
-                                   }
-                                   return all;
-                               }});
+    import_.tensors.push_back(
+        {target, std::move(shape), [file = weights_, tensors] { return Safetensors::stacked(tensors); }});
 }
 
 // Checkpoints of TensorFlow origin call weight and bias gamma and beta.

@@ -61,14 +61,8 @@ class Reader {
             tensors.push_back(&weights_->check(name, dimensions));
             shape[0] += dimensions[0];
         }
-        import_.tensors.push_back({target, std::move(shape), [file = weights_, tensors] {
-                                       std::vector<float> all;
-                                       for (const auto* tensor : tensors) {
-                                           const auto values = Safetensors::values(*tensor);
-                                           all.insert(all.end(), values.begin(), values.end());
-                                       }
-                                       return all;
-                                   }});
+        import_.tensors.push_back(
+            {target, std::move(shape), [file = weights_, tensors] { return Safetensors::stacked(tensors); }});
     }
     void refuse_unused(bool tied) {
         for (const std::string& name : weights_->unused()) {

@@ -150,6 +150,15 @@ const Safetensors::Tensor& Safetensors::check(const std::string& name, std::span
     return tensor;
 }
 
+std::vector<float> Safetensors::stacked(const std::vector<const Tensor*>& tensors) {
+    std::vector<float> all;
+    for (const Tensor* tensor : tensors) {
+        const auto values = Safetensors::values(*tensor);
+        all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+}
+
 std::vector<float> Safetensors::values(const Tensor& tensor) {
     const bool wide = tensor.type == "F32", half = tensor.type == "F16";
     std::vector<float> values(tensor.bytes.size() / (wide ? 4 : 2));

@@ -33,6 +33,8 @@ class Safetensors {
     // is missing, of another shape, or of a type that is not F32, F16 or BF16.
     const Tensor& check(const std::string& name, std::span<const uint64_t> shape);
     static std::vector<float> values(const Tensor& tensor);
+    // Those of several tensors, one under another.
+    static std::vector<float> stacked(const std::vector<const Tensor*>& tensors);
     void mark_used(const std::string& name) { used_.insert(name); }
     std::vector<std::string> unused() const;
 

@@ -37,15 +37,6 @@ int byte_of(std::string_view piece) {
 
 }  // namespace
 
-struct Bpe::Sink {
-    std::span<int32_t> ids;
-    size_t count = 0;
-    void add(int32_t id) {
-        if (count < ids.size()) ids[count] = id;
-        ++count;
-    }
-};
-
 Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const BpeOptions& options,
          std::pmr::memory_resource* memory)
     : vocabulary_(&vocabulary), merges_(merges), options_(options), slots_(memory) {
@@ -205,12 +196,12 @@ void Bpe::merge(BpeScratch& scratch) const {
     }
 }
 
-void Bpe::encode_segment(std::string_view text, BpeScratch& scratch, Sink& sink) const {
+void Bpe::encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const {
     if (text.empty()) return;
     add_symbols(text, scratch);
     merge(scratch);
     for (const auto& symbol : scratch.symbols) {
-        if (symbol.id >= 0) sink.add(symbol.id);
+        if (symbol.id >= 0) sink.push(symbol.id);
     }
 }
 
@@ -219,8 +210,8 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
     if (text.size() > longest_text)
         throw Error(Status::invalid_argument, "text: expected at most %zu bytes, found %zu", longest_text,
                     text.size());
-    Sink sink{ids};
-    if (options_.add_begin) sink.add(options_.begin);
+    IdSink sink{ids};
+    if (options_.add_begin) sink.push(options_.begin);
     normalise(text, scratch);
     const std::string_view whole(scratch.text.data(), scratch.text.size());
     size_t start = 0;
@@ -230,7 +221,7 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
         });
         if (found == specials_.end()) continue;
         encode_segment(whole.substr(start, at - start), scratch, sink);
-        sink.add(found->id);
+        sink.push(found->id);
         start = at + found->text.size();
         at = start - 1;
     }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/tokenizer/id_sink.h"
 #include "runtime/tokenizer/vocabulary.h"
 
 namespace espalier {
@@ -89,14 +90,13 @@ class Bpe {
     }
 
    private:
-    struct Sink;
     void insert(uint32_t merge);
     const BpeMerge* find(int32_t left, int32_t right) const;
     void normalise(std::string_view text, BpeScratch& scratch) const;
     void add_symbols(std::string_view text, BpeScratch& scratch) const;
     void merge(BpeScratch& scratch) const;
     void push_pair(uint32_t left, BpeScratch& scratch) const;
-    void encode_segment(std::string_view text, BpeScratch& scratch, Sink& sink) const;
+    void encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
 
     const Vocabulary* vocabulary_;
     std::span<const BpeMerge> merges_;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "runtime/tokenizer/id_sink.h"
 #include "runtime/tokenizer/unicode.h"
 
 namespace espalier {
@@ -37,17 +38,6 @@ bool begins_character(char byte) {
 }
 
 }  // namespace
-
-// Counts all ids, keeps those that fit. Setting `count` back takes ids back.
-struct WordPiece::IdSink {
-    std::span<int32_t> ids;
-    size_t count = 0;
-
-    void push(int32_t id) {
-        if (count < ids.size()) ids[count] = id;
-        ++count;
-    }
-};
 
 // One text on its way to ids, a code point at a time: clean → set CJK apart → decompose, order, drop marks →
 // lower case → words → pieces. Nothing but the current word is kept.

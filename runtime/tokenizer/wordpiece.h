@@ -83,7 +83,6 @@ class WordPiece {
 
    private:
     class Splitter;
-    struct IdSink;
     struct Special {
         std::string_view text;
         int32_t id;

@@ -7,7 +7,6 @@ layers above then see different tokens: such texts are counted, and their logits
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from .checkpoint import load
 from .common import say, vocabulary_of
 from .config import Run
 from .encoder import Encoder, pool
-from .export import target_of
+from .export import output_of, target_of
 from .finetune import Encoded, encode
 from .glue import TASKS, Examples, Task, load as load_task
 from .progress import Progress
@@ -67,10 +66,7 @@ class Agreement:
 def _runtime(command: list[str], examples: Examples) -> list[dict]:
     second = examples.second or [None] * len(examples.first)
     lines = "".join(a + ("" if b is None else "\t" + b) + "\n" for a, b in zip(examples.first, second))
-    done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise ValueError(f"{' '.join(command)}: exit status {done.returncode}")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [json.loads(line) for line in output_of(command, lines).splitlines()]
     return [f for f in found if "text" in f or "logits" in f]
 
 

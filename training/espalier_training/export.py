@@ -24,15 +24,16 @@ def run(run: Run) -> None:
                "--name", run.name, "-o", str(target)]
     for option, value in (("--licence", run.export.licence), ("--origin", run.export.origin)):
         command += [option, value] if value else []
-    _run(command)
+    output_of(command)
     tokens = min(_TIMED_TOKENS, json.loads((source / "config.json").read_text())["max_position_embeddings"])
-    timed = json.loads(_run([run.export.command, "bench", "model", str(target), "--ids", str(tokens), "--threads", "1", "--json"]))
+    timed = json.loads(output_of([run.export.command, "bench", "model", str(target), "--ids", str(tokens), "--threads", "1", "--json"]))
     write_json(run.path / "bench.json", timed)
     say(f"{target}: from {source}; {tokens} tokens take {timed['median_ms']:.2f} ms on one thread")
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+def output_of(command: list[str], given: str | None = None) -> str:
+    """What a command prints to stdout, with `given` on its stdin."""
+    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise ValueError(f"{' '.join(command)}: exit status {done.returncode}")
     return done.stdout

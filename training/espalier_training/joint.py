@@ -47,11 +47,13 @@ def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]
         task = TASKS[name]
         rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
         wanted = teacher = None
-        if run.joint.soft or (task.pair and run.joint.hidden):
+        learns_states = task.pair and run.joint.hidden > 0
+        if run.joint.soft or learns_states:
             folder = Path(run.finetune.teacher_runs) / "tasks" / f"{name}-{run.joint.seed}"
             teacher = load(folder, run.teacher).to(device).to(dtype).requires_grad_(False)
+        if run.joint.soft:
             wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
-        lessons.append(Lesson(task, rows, wanted if run.joint.soft else None, teacher if task.pair and run.joint.hidden else None, dev,
+        lessons.append(Lesson(task, rows, wanted, teacher if learns_states else None, dev,
                               batches(rows, size, run.joint.steps, run.seed)))
     return lessons
 
