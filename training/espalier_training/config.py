@@ -73,6 +73,7 @@ class Finetune:
 class Joint:
     """One encoder for several tasks and for sentence vectors: the tasks' batches beside distillation on text."""
     tasks: dict[str, int] = field(default_factory=lambda: {"sst2": 96, "mrpc": 24})  # rows of each in a step
+    borrowed: dict[str, list] = field(default_factory=dict)  # of a task: others whose texts it learns too, as many rows a step
     steps: int = 3000
     text_tokens: int = 8192  # of a step
     learning_rate: float = 3e-4

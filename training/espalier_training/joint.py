@@ -2,7 +2,8 @@
 
 A step takes a batch of plain text, against the teacher's vectors and hidden states as in distil, and a batch of each
 task, against labels and the answers of the teacher fine-tuned for it; of pairs, against its hidden states too: plain text
-has no pairs, so vectors need not suffer. Writes FOLDER/joint with a head a task; started from such a folder
+has no pairs, so vectors need not suffer. A small task may borrow the texts of others (joint.borrowed): they have no labels
+for it, but its fine-tuned teacher answers them all the same. Writes FOLDER/joint with a head a task; started from such a folder
 (joint.start), it goes on with the heads that are there.
 """
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .text import Sampler, tokenizer
 @dataclass
 class Lesson:
     task: Task
-    rows: Encoded
+    rows: Encoded  # label NaN: borrowed
     wanted: torch.Tensor | None  # [rows, outputs]: the fine-tuned teacher's answers
     teacher: Encoder | None  # whose hidden states are learnt too: of pair tasks only
     dev: Encoded
@@ -46,6 +47,11 @@ def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]
             raise ValueError(f"joint.tasks: expected some of {', '.join(TASKS)}, found {name}")
         task = TASKS[name]
         rows, dev = (encode(r, tok, run.finetune.max_tokens) for r in load_task(run.finetune.data, task))
+        borrowed = _borrowed(run, task, tok)
+        drawn = batches(rows, size, run.joint.steps, run.seed)
+        if borrowed is not None:
+            drawn = _both(drawn, batches(borrowed, size, run.joint.steps, run.seed), len(rows.ids))
+            rows = _joined([rows, borrowed])
         wanted = teacher = None
         learns_states = task.pair and run.joint.hidden > 0
         if run.joint.soft or learns_states:
@@ -53,17 +59,39 @@ def _lessons(run: Run, device: torch.device, dtype: torch.dtype) -> list[Lesson]
             teacher = load(folder, run.teacher).to(device).to(dtype).requires_grad_(False)
         if run.joint.soft:
             wanted = torch.from_numpy(predict(teacher, task, rows, device, dtype)).to(device)
-        lessons.append(Lesson(task, rows, wanted, teacher if learns_states else None, dev,
-                              batches(rows, size, run.joint.steps, run.seed)))
+        lessons.append(Lesson(task, rows, wanted, teacher if learns_states else None, dev, drawn))
     return lessons
+
+
+def _borrowed(run: Run, task: Task, tok) -> Encoded | None:
+    """The training texts of the tasks that `task` borrows from, without labels."""
+    lenders = run.joint.borrowed.get(task.name, [])
+    for name in lenders:
+        if name not in TASKS or name == task.name or TASKS[name].pair != task.pair:
+            kind = "pairs" if task.pair else "single sentences"
+            raise ValueError(f"joint.borrowed.{task.name}: expected other tasks of {kind}, found {name}")
+    if not lenders:
+        return None
+    if not run.joint.soft:
+        raise ValueError(f"joint.borrowed.{task.name}: expected joint.soft above 0, since borrowed texts have no labels")
+    rows = _joined([encode(load_task(run.finetune.data, TASKS[name])[0], tok, run.finetune.max_tokens) for name in lenders])
+    return Encoded(rows.ids, rows.types, np.full(len(rows.ids), np.nan, np.float32))
+
+
+def _joined(rows: list[Encoded]) -> Encoded:
+    return Encoded([i for r in rows for i in r.ids], [t for r in rows for t in r.types], np.concatenate([r.labels for r in rows]))
+
+
+def _both(own: Iterator[np.ndarray], borrowed: Iterator[np.ndarray], first_borrowed: int) -> Iterator[np.ndarray]:
+    for a, b in zip(own, borrowed):
+        yield np.concatenate([a, b + first_borrowed])
 
 
 def _task_losses(model: Encoder, lessons: list[Lesson], options: Joint, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The rows of all tasks go through the encoder together, then each to its head."""
     chosen = [next(lesson.batches) for lesson in lessons]
-    together = Encoded([l.rows.ids[i] for l, c in zip(lessons, chosen) for i in c],
-                       [l.rows.types[i] for l, c in zip(lessons, chosen) for i in c],
-                       np.concatenate([l.rows.labels[c] for l, c in zip(lessons, chosen)]))
+    together = _joined([Encoded([l.rows.ids[i] for i in c], [l.rows.types[i] for i in c], l.rows.labels[c])
+                        for l, c in zip(lessons, chosen)])
     batch = collate(together, np.arange(len(together.ids)), device)
     states = model(batch.ids, batch.types, batch.mask, dtype)
     pooled = pool(states[-1], batch.mask)
@@ -72,7 +100,8 @@ def _task_losses(model: Encoder, lessons: list[Lesson], options: Joint, device: 
         mine = slice(first, first + len(which))
         first = mine.stop
         outputs = model.heads[lesson.task.name](pooled[mine])
-        loss = (1 - options.soft) * task_loss(lesson.task, outputs, batch.labels[mine])
+        own = ~batch.labels[mine].isnan()
+        loss = (1 - options.soft) * task_loss(lesson.task, outputs[own], batch.labels[mine][own])
         if lesson.wanted is not None:
             loss = loss + options.soft * soft_loss(lesson.task, outputs, lesson.wanted[torch.from_numpy(which).to(device)])
         if lesson.teacher is not None:

@@ -140,6 +140,26 @@ def test_joint_goes_on_from_its_own_heads(run_file):
     torch.testing.assert_close(before, after, rtol=0, atol=1e-4)
 
 
+def test_joint_borrows_texts_of_other_tasks(run_file):
+    run = fine_tuned(run_file)
+    run.joint.borrowed = {"mrpc": ["stsb"]}
+    (lesson,) = joint._lessons(run, torch.device("cpu"), torch.float32)
+    labelled = ~np.isnan(lesson.rows.labels)
+    assert labelled.sum() == 24 and (~labelled).sum() == 24 and len(lesson.wanted) == 48
+    for drawn in lesson.batches:
+        assert labelled[drawn].sum() == 8 and (~labelled[drawn]).sum() == 8
+    joint.run(run)
+    assert np.isfinite(json.loads((run.path / "joint.json").read_text())["mrpc"]["accuracy"])
+
+
+@pytest.mark.parametrize("lender, soft", [("sst2", 0.5), ("mrpc", 0.5), ("nothing", 0.5), ("stsb", 0.0)])
+def test_what_joint_cannot_borrow(run_file, lender, soft):
+    run = fine_tuned(run_file)
+    run.joint.borrowed, run.joint.soft = {"mrpc": [lender]}, soft
+    with pytest.raises(ValueError, match="joint.borrowed.mrpc: expected"):
+        joint.run(run)
+
+
 def exported_and_compared(run, command, checkpoint, target, capsys):
     run.export.command, run.export.checkpoint, run.export.output, run.export.precision = command, checkpoint, str(target), "f32"
     export.run(run)
