@@ -14,7 +14,7 @@ import serving
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 ESPALIER = os.path.join(ROOT, "build/bin/espalier")
-TREES = os.path.join(ROOT, "models/sst2-trees.esp")
+TREES = os.path.join(ROOT, "models/minilm-trees.esp")
 TREE, DENSE = "espalier tree", "espalier dense"
 
 

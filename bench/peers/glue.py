@@ -9,7 +9,7 @@ time / the trees' time in that round), beside it its 95 % interval.
 
 Ours: `espalier glue MODEL --task sst2 dev.tsv --order sorted|file`, a new process a pass, opening the model not
 counted; reading, tokenising, encoder, head and metrics counted. It pads nothing: up to 64 sentences or 2,048 tokens
-are one call. Trees are models/sst2-trees.esp. Dense is all-MiniLM-L6-v2 with a head of random weights, so that the
+are one call. Trees are models/minilm-trees.esp. Dense is all-MiniLM-L6-v2 with a head of random weights, so that the
 same command runs it: only its speed means something.
 Peers: all-MiniLM-L6-v2 up to the last hidden states, without a head, in their fastest variant and batch size
 (glue_peer.py). They have two figures: with text in (tokenising and padding counted), and with ids in (batches ready,

@@ -2,7 +2,7 @@
 if(ESPALIER_SANITIZE)
     set(consumer_flags -fsanitize=${ESPALIER_SANITIZE})
 endif()
-set(consumer ${CMAKE_COMMAND} -D SOURCE=${CMAKE_CURRENT_SOURCE_DIR}/consumer -D MODEL=${PROJECT_SOURCE_DIR}/models/sst2-trees.esp
+set(consumer ${CMAKE_COMMAND} -D SOURCE=${CMAKE_CURRENT_SOURCE_DIR}/consumer -D MODEL=${PROJECT_SOURCE_DIR}/models/minilm-trees.esp
     -D FLAGS=${consumer_flags} -D TOOLCHAIN=${CMAKE_TOOLCHAIN_FILE} -D EMULATOR=${CMAKE_CROSSCOMPILING_EMULATOR}
     -D CC=${CMAKE_C_COMPILER} -D NM=${CMAKE_NM} -D READELF=${CMAKE_READELF})
 set(consumer_script -P ${CMAKE_CURRENT_SOURCE_DIR}/consumer/run.cmake)

@@ -26,7 +26,8 @@ struct Trace {
     bool has_hairline() const { return least_margin() < hairline; }
 };
 
-inline Trace trace_of(Context& context, std::span<const int32_t> ids, std::span<const uint8_t> types = {}) {
+inline Trace trace_of(Context& context, std::span<const int32_t> ids, std::span<const uint8_t> types = {},
+                      size_t head = 0) {
     Trace trace;
     const auto keep = [](void* user, uint32_t, const float* values, size_t tokens) {
         auto* self = static_cast<std::pair<Trace*, size_t>*>(user);
@@ -39,7 +40,7 @@ inline Trace trace_of(Context& context, std::span<const int32_t> ids, std::span<
     if (context.model().spec().heads.empty()) {
         context.encode(batch);
     } else {
-        const auto logits = context.score(batch, 0);
+        const auto logits = context.score(batch, head);
         trace.logits.assign(logits.begin(), logits.end());
     }
     context.on_layer(nullptr, nullptr);

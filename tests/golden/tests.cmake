@@ -15,7 +15,7 @@ if(ESPALIER_HOST_COMMAND AND ESPALIER_APPS)
     find_package(Python3 REQUIRED COMPONENTS Interpreter)
     add_test(NAME same_answers COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/scripts/same_answers.py
         --first ${ESPALIER_HOST_COMMAND} --second "${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:espalier_command>"
-        --model ${PROJECT_SOURCE_DIR}/models/sst2-trees.esp --sentences ${CMAKE_CURRENT_SOURCE_DIR}/data/golden/sentences.txt
+        --model ${PROJECT_SOURCE_DIR}/models/minilm-trees.esp --sentences ${CMAKE_CURRENT_SOURCE_DIR}/data/golden/sentences.txt
         --tsv ${PROJECT_SOURCE_DIR}/../shared/data/glue/SST-2/dev.tsv --rows 20)
     set_tests_properties(same_answers PROPERTIES TIMEOUT 600 LABELS golden PROCESSORS 2)
 endif()

@@ -2,7 +2,7 @@
 """Two builds of the espalier command answer alike: tokens equal, leaves equal but for hairlines, logits near.
 
     same_answers.py --first build/bin/espalier --second "qemu-aarch64-static build-aarch64/bin/espalier" \\
-        --model models/sst2-trees.esp --sentences tests/data/golden/sentences.txt [--tsv dev.tsv --rows 40] \\
+        --model models/minilm-trees.esp --sentences tests/data/golden/sentences.txt [--tsv dev.tsv --rows 40] \\
         [--second-variables NAME=VALUE ...]
 
 Both run float32 on the native backend, each with the instruction set that is its best unless a variable says
@@ -22,7 +22,8 @@ HAIRLINE = 1e-4
 
 
 def run(command, variables, subcommand, model, sentences):
-    arguments = shlex.split(command) + [subcommand, model, "--json", "--precision", "f32", "--backend", "native"]
+    head = ["--head", "sst2"] if subcommand == "classify" else []
+    arguments = shlex.split(command) + [subcommand, model, *head, "--json", "--precision", "f32", "--backend", "native"]
     environment = {**os.environ, **dict(v.split("=", 1) for v in variables)}
     done = subprocess.run(arguments, input="\n".join(sentences) + "\n", capture_output=True, text=True, env=environment)
     if done.returncode != 0:
