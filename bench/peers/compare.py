@@ -10,7 +10,7 @@ that a machine that drifts favours nobody; beside it its 95 % interval (order st
 hidden states out, new random ids every call, no padding. Peers check their own answers (serving.py) and choose
 their fastest variant; one that is not installed, lacks a precision or answers wrongly has no row.
 
-minilm: trees are models/minilm-trees.esp (dense:64+leaf:1:5:64), dense is all-MiniLM-L6-v2 in every program.
+minilm: trees are models/minilm-trees.esp (dense:64+leaf:1:6:64), dense is all-MiniLM-L6-v2 in every program.
 bert-base: random weights, trees dense:64+leaf:1:5:128. Two rows more: without any feed-forward layer, and with a
 dense one of the trees' multiply-adds.
 """
