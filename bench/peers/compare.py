@@ -1,6 +1,6 @@
 """Tree, dense and no-FFN encoders in Espalier against other runtimes on the dense model of the same shape, timed alternately.
 
-    bench/peers/run [--shape minilm|bert-base] [--precisions f32,bf16,int8] [--threads 1,2] [--batches 1,32]
+    bench/peers/run [--shape minilm|bert-base] [--trees FILE] [--precisions f32,bf16,int8] [--threads 1,2] [--batches 1,32]
         [--lengths 8,32,128] [--peers openvino,onnxruntime,ctranslate2,llamacpp,torch] [--rounds 30] [--out FOLDER]
 
 One process a program, all alive at once, none running while another is timed: in every round each gets a turn
@@ -11,8 +11,8 @@ hidden states out, new random ids every call, no padding. Peers check their own 
 their fastest variant; one that is not installed, lacks a precision or answers wrongly has no row.
 
 minilm: trees are models/minilm-trees.esp (dense:64+leaf:1:6:64), dense is all-MiniLM-L6-v2 in every program.
-bert-base: random weights, trees dense:64+leaf:1:5:128. Two rows more: without any feed-forward layer, and with a
-dense one of the trees' multiply-adds.
+--trees takes another file of that shape. bert-base: random weights, trees dense:64+leaf:1:5:128. Two rows more: without any
+feed-forward layer, and with a dense one of the trees' multiply-adds.
 """
 import argparse
 import os
@@ -44,7 +44,7 @@ def programs(a, precision, threads, batch):
 
     shape = SHAPES[a.shape]
     minilm = a.shape == "minilm"
-    yield TREE, ours(TREES) if minilm else random(shape["tree"])
+    yield TREE, ours(a.trees) if minilm else random(shape["tree"])
     yield DENSE, ours(driver.convert(bert.minilm_folder(), os.path.join(a.out, "minilm.esp"))) if minilm else random(shape["dense"])
     yield "espalier, dense of equal FLOPs", random(shape["equal"])
     yield "espalier, no FFN", random("none")
@@ -126,6 +126,7 @@ def main():
 
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--shape", choices=SHAPES, default="minilm")
+    ap.add_argument("--trees", default=TREES, help="model file of MiniLM's shape")
     ap.add_argument("--precisions", type=words, default=["f32", "bf16", "int8"])
     ap.add_argument("--threads", type=numbers, default=[1, 2])
     ap.add_argument("--batches", type=numbers, default=[1, 32])

@@ -45,8 +45,7 @@ class Distil:
     closing: float = 0.0  # share of the steps, at the end, in which the weight of hidden falls to a tenth
     masked: float = 0.0  # weight of the masked-language-model loss, 15 % of the tokens
     train_embeddings: bool = False
-    train_nodes: bool = True  # neuron trees only
-    learn_routing: bool = False  # leaf trees only: their directions learn too, and leaves are kept balanced
+    train_nodes: bool = True  # neuron trees only; the nodes of leaf trees never learn
     save_seconds: float = 120.0
     evaluate_tokens: int = 50_000_000
 

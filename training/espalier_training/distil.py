@@ -19,7 +19,6 @@ from .encoder import Encoder, pool
 from .fidelity import fidelity, relative_error
 from .masked import MaskedHead, mask_tokens
 from .optimizing import adamw, is_table, take_step
-from .parts import LeafForest
 from .plots import leaf_usage, loss_curves
 from .progress import Progress
 from .text import Sampler
@@ -66,10 +65,6 @@ class Distillation:
         teacher = load_teacher(run.teacher).to(self.device)
         self.sampler = Sampler(corpus_of(run, teacher), self.device, run.seed)
         self.student = load_trees(run.path / "grown", run.teacher).to(self.device)
-        if self.options.learn_routing:
-            for part in self.student.modules():
-                if isinstance(part, LeafForest):
-                    part.learn_routing()
         self.teacher = teacher.to(self.dtype).requires_grad_(False)
         self.parameters = learning_parameters(self.student, self.options)
         self.masked = MaskedHead(self.student).to(self.device) if self.options.masked else None

@@ -105,7 +105,6 @@ def _paths(depth: int, device: torch.device) -> torch.Tensor:
     return paths.to(device)
 
 
-_FOLLOWING = 0.05  # of what a threshold is off by in one batch, in deviations
 _DEEPEST_BY_PRODUCT = 8  # deeper, the product costs more than a GPU's kernel launches
 
 
@@ -137,9 +136,7 @@ class _Holder(nn.Module):
 
 
 class LeafForest(nn.Module):
-    """Trees whose leaves are small feed-forward layers. The nodes are buffers: they learn by gradient only if asked to."""
-
-    learns_routing = False
+    """Trees whose leaves are small feed-forward layers. The nodes are buffers: they never learn by gradient."""
 
     def __init__(self, hidden: int, spec: PartSpec):
         super().__init__()
@@ -165,38 +162,14 @@ class LeafForest(nn.Module):
             right = F.linear(x.float(), self.node.weight.float()) > self.node.threshold.float()
             return leaf_of(right.view(len(x), s.trees, s.nodes), s.depth)
 
-    def learn_routing(self) -> None:
-        """From now on directions learn by the gradient of their path's probability, and thresholds follow the middle of what
-        comes to a node, so that leaves stay balanced."""
-        if self.spec.depth:
-            weight = self.node.weight
-            del self.node.weight
-            self.node.register_parameter("weight", nn.Parameter(weight))
-            self.learns_routing = True
-
-    def path_gate(self, x: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-        """[T, K], of value 1, whose gradient is that of the log of the path's probability: the product over its nodes of
-        sigmoid(distance from the threshold). Moves the thresholds."""
-        s = self.spec
-        z = F.linear(x.float(), self.node.weight, -self.node.threshold).view(len(x), s.trees, s.nodes)
-        side = _paths(s.depth, x.device).T[leaf]  # [T, K, nodes]: 1 right, -1 left, 0 not visited
-        with torch.no_grad():
-            visits, deviation = side.abs().sum(0), (z * side.abs()).square().sum(0)
-            lean = side.sum(0) / visits.clamp(min=1)  # the share that goes right less that which goes left
-            self.node.threshold += _FOLLOWING * (lean * (deviation / visits.clamp(min=1)).sqrt()).flatten()
-        path = (F.logsigmoid(z * side) * side.abs()).sum(2)
-        return (path - path.detach()).exp()
-
     def forward(self, x: torch.Tensor, routes: list | None = None) -> torch.Tensor:
         s = self.spec
         leaf = self.route(x)
         if routes is not None:
             routes.append(leaf)
-        gate = self.path_gate(x, leaf).to(x.dtype) if self.learns_routing and torch.is_grad_enabled() else None
         y = 0
         for k in range(s.trees):
-            part = self.tree(x, leaf[:, k], slice(k * 2 ** s.depth, (k + 1) * 2 ** s.depth))
-            y = y + (part if gate is None else part * gate[:, k: k + 1])
+            y = y + self.tree(x, leaf[:, k], slice(k * 2 ** s.depth, (k + 1) * 2 ** s.depth))
         return y
 
     def tree(self, x: torch.Tensor, leaf: torch.Tensor, of: slice) -> torch.Tensor:

@@ -120,6 +120,11 @@ def grow_dense(part: Dense, rows: DenseRows, x: torch.Tensor, y: torch.Tensor, o
     return chosen
 
 
+def split_of_tree(how: str, tree: int) -> str:
+    """The input's principal component would part every tree of a forest alike: later ones look at what is still missing."""
+    return "crosscov" if how == "input-pca" and tree else how
+
+
 @torch.no_grad()
 def grow_leaf_forest(part: LeafForest, rows: DenseRows, x, y, taken: torch.Tensor | None, options, generator) -> None:
     """Each tree in turn takes what those before it left over. taken: neurons of a dense part beside the trees."""
@@ -128,7 +133,7 @@ def grow_leaf_forest(part: LeafForest, rows: DenseRows, x, y, taken: torch.Tenso
     for k in range(s.trees):
         leaf = torch.zeros(len(x), dtype=torch.long, device=x.device)
         if s.depth:
-            directions, thresholds, leaf = grow_nodes(x, y, s.depth, options.split, generator)
+            directions, thresholds, leaf = grow_nodes(x, y, s.depth, split_of_tree(options.split, k), generator)
             part.node.weight[k * s.nodes:(k + 1) * s.nodes] = directions
             part.node.threshold[k * s.nodes:(k + 1) * s.nodes] = thresholds
         left = y.clone()
@@ -162,7 +167,7 @@ def grow_neuron_forest(part: NeuronForest, x, y, options, generator) -> None:
             i = k * s.nodes + n
             if len(here) < 2:
                 raise ValueError(f"grow.tokens: node {n} of {s.nodes} sees {len(here)} tokens; expected at least 2")
-            w = split_direction(x[here], left[here], options.split, generator)
+            w = split_direction(x[here], left[here], split_of_tree(options.split, k), generator)
             z = x[here] @ w
             w = w * 2 / z.std().clamp(min=1e-6)  # GELU is neither nearly linear nor nearly a step on inputs of deviation 2
             z = x[here] @ w

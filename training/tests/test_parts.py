@@ -107,45 +107,6 @@ def test_gradients_of_leaf_forests_are_those_of_plain_indexing():
         torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_learning_routes_follow_the_path_probability():
-    part = random_part("leaf:2:3:8")
-    x = torch.randn(50, H)
-    plain = part(x).detach()
-    part.learn_routing()
-    thresholds = part.node.threshold.clone()
-    leaf = part.route(x)
-    y = part(x)
-    torch.testing.assert_close(y, plain)
-    wanted = torch.randn_like(y)
-    (y * wanted).sum().backward()
-
-    weight = part.node.weight.detach().clone().requires_grad_()
-    z = x @ weight.T - thresholds
-    for t in range(len(x)):
-        for k in range(2):
-            log_path, n = 0.0, 0
-            for level in (2, 1, 0):
-                right = int(leaf[t, k]) >> level & 1
-                log_path = log_path + torch.log(torch.sigmoid(z[t, k * 7 + n] * (2 * right - 1)))
-                n = 2 * n + 1 + right
-            alone = part.tree(x[t: t + 1], leaf[t: t + 1, k], slice(k * 8, k * 8 + 8))[0].detach()
-            (log_path * (alone @ wanted[t])).backward(retain_graph=True)
-    torch.testing.assert_close(part.node.weight.grad, weight.grad, rtol=1e-4, atol=1e-4)
-
-
-def test_thresholds_follow_the_middle():
-    torch.manual_seed(1)
-    part = random_part("leaf:1:3:8")
-    part.node.threshold += 3
-    part.learn_routing()
-    generator = torch.Generator().manual_seed(1)
-    leaves_of = lambda: effective_leaves(torch.bincount(part.route(torch.randn(4000, H, generator=generator))[:, 0], minlength=8).tolist())
-    before = leaves_of()
-    for _ in range(300):
-        part(torch.randn(256, H, generator=generator))
-    assert before < 6 and leaves_of() > 7.9
-
-
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_product_finds_the_leaf_that_walking_finds(depth):
     right = torch.rand(100, 2, 2 ** depth - 1) > 0.5

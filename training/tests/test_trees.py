@@ -77,6 +77,18 @@ def test_grown_parts_explain_more_than_their_mean(dense, data, text, select):
     assert left < 0.95 * (y - y.mean(0)).square().mean()
 
 
+@pytest.mark.parametrize("text", ["leaf:2:2:4", "neuron:2:2"])
+def test_the_trees_of_a_forest_part_tokens_differently(dense, data, text):
+    parts = [make_part(H, spec) for spec in parse_parts(text)]
+    routes = []
+    grow_parts(parts, dense, *data, Grow(split="input-pca"), generator())
+    with torch.no_grad():
+        parts[0](data[0], routes)
+    first, second = routes[0].T
+    together = torch.bincount(4 * first + second, minlength=16)
+    assert (together > 0).sum() > 8  # alike: 4 of 16
+
+
 def test_too_few_tokens_are_an_error(dense, data):
     x, y = data
     with pytest.raises(ValueError, match="grow.tokens"):
