@@ -4,15 +4,16 @@
     name = "trees"
     parts = "leaf:1:6:128"
 
-(`only = ["trees"]` takes some of them). Each run is grown, distilled, evaluated and fine-tuned in FOLDER/NAME; fine-tuning waits for the teacher's. Killed and
-started again, it goes on with what is missing.
+(`only = ["trees"]` takes some of them). Each run is grown, distilled, evaluated and fine-tuned in FOLDER/NAME; fine-tuning
+waits for the teacher's. Killed and started again, it goes on with what is missing. Where the runtime is built
+(export.command), each is then exported and timed in it, one after the other, with nothing beside them.
 """
 from __future__ import annotations
 
 import copy
 from pathlib import Path
 
-from . import distil, evaluate, finetune, grow
+from . import distil, evaluate, export, finetune, grow
 from .checkpoint import load_teacher
 from .common import corpus_of, say
 from .config import ConfigError, Run, load_values, read_values
@@ -85,6 +86,9 @@ def run(path: str, overrides: list[str]) -> None:
         r.path.mkdir(parents=True, exist_ok=True)
     share(jobs_of(runs), workers)
     if not is_worker():
+        for r in runs:
+            if Path(r.export.command).is_file() and not (r.path / "bench.json").exists():
+                export.run(r)
         text = table(runs)
         (runs[0].path.parent / "table.md").write_text(text + "\n")
         say(text)

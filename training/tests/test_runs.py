@@ -197,16 +197,17 @@ def test_evaluate_and_table(run_file, capsys):
     assert "| run | leaf:1:2:8 |" in capsys.readouterr().out
 
 
-def test_a_study_makes_one_table_and_goes_on_where_it_was(run_file, tmp_path, capsys):
+def test_a_study_makes_one_table_and_goes_on_where_it_was(run_file, tmp_path, capsys, command):
     lines = open(run_file("none")).read().splitlines()
     kept = [l for l in lines if not l.startswith(("name", "parts", "folder", "cache"))]
     study = tmp_path / "study.toml"
-    study.write_text("\n".join([f'folder = "{tmp_path / "study"}"', *kept,
+    study.write_text("\n".join([f'folder = "{tmp_path / "study"}"', *kept, "[export]", f'command = "{command}"',
                                 '[[run]]\nname = "trees"\nparts = "leaf:1:2:8"', '[[run]]\nname = "none"\nparts = "none"']) + "\n")
     assert main(["study", str(study)]) == 0
     table = (tmp_path / "study" / "table.md").read_text()
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["teacher", "trees", "none"]
     assert "-" not in [cell.strip() for line in table.splitlines()[2:] for cell in line.split("|")[9:10]]
+    assert "ms, 128 tokens" in table and all(float(line.split("|")[-2]) > 0 for line in table.splitlines()[2:])
     made = (tmp_path / "study" / "trees" / "distil.json").stat().st_mtime_ns
     (tmp_path / "study" / "none" / "evaluate.json").unlink()
     assert main(["study", str(study)]) == 0
