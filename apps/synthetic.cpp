@@ -133,8 +133,10 @@ class Balancer {
                 const float* rows =
                     static_cast<const float*>(leaf ? part.leaf_forest.node_weight : part.neuron_forest.in) +
                     k * nodes * model_.spec().hidden;
-                const float* thresholds =
-                    (leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias) + k * nodes;
+                const float* of_all = leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias;
+                if (of_all == nullptr)
+                    continue;  // of gated neuron trees: random gates are balanced as they are
+                const float* thresholds = of_all + k * nodes;
                 balance_tree(rows, writable(thresholds), leaf ? 1.0F : -1.0F, inner, x, tokens);
             }
         }
