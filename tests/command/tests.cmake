@@ -1,4 +1,5 @@
 if(ESPALIER_APPS)
+    espalier_test(command/bench_fused_test.cpp)
     espalier_test(command/bench_layer_test.cpp)
     espalier_test(command/command_test.cpp)
     espalier_test(command/convert_test.cpp)
