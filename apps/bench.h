@@ -6,6 +6,7 @@
 namespace espalier {
 
 void add_bench_model(CLI::App& bench, Runner& run);
+void add_bench_fused(CLI::App& bench, Runner& run);
 void add_bench_layer(CLI::App& bench, Runner& run);
 
 }  // namespace espalier

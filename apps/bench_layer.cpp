@@ -93,6 +93,10 @@ class LayerBench {
             throw Error(Status::invalid_argument,
                         "--ffn none: expected at least one part (no feed-forward layer takes 0 us)");
         for (const PartSpec& part : parts_) {
+            if (part.has(part_flag::gated))
+                throw Error(Status::invalid_argument,
+                            "--ffn %s: expected parts without gates (bench model times gated ones)",
+                            options.ffn.c_str());
             stored_ += part.stored_neurons();
             active_ += part.active_neurons();
         }

@@ -46,39 +46,49 @@ class Subject {
           load_ms_(synthetic_->load_ms) {}
 
     void prepare(const Options& options) {
-        if (options.ids > model_->spec().max_positions)
+        const uint32_t positions = model_->spec().max_positions - (is_decoder() ? 1 : 0);
+        if (options.ids > positions)
             throw Error(Status::invalid_argument,
-                        "--ids: expected at most %u (the model's positions), found %u",
-                        model_->spec().max_positions, options.ids);
+                        "--ids: expected at most %u (the model's positions), found %u", positions,
+                        options.ids);
         constexpr uint64_t most = 1u << 24;  // a context's cap
         if (uint64_t{options.ids} * options.batch > most)
             throw Error(Status::invalid_argument,
                         "--ids, --batch: expected at most %llu tokens in all, found %llu",
                         static_cast<unsigned long long>(most),
                         static_cast<unsigned long long>(uint64_t{options.ids} * options.batch));
+        if (is_decoder() && options.batch > 1)
+            throw Error(Status::invalid_argument, "--batch: expected 1 (a decoder's sequence), found %u",
+                        options.batch);
         ContextOptions inner;
         inner.threads = options.common.threads;
-        inner.max_tokens = options.ids * options.batch;
+        inner.max_tokens = options.ids * options.batch + (is_decoder() ? 1 : 0);
         inner.max_sequences = options.batch;
         context_ = std::make_unique<Context>(*model_, inner);
-        ids_.resize(inner.max_tokens);
+        ids_.resize(options.ids * options.batch);
         offsets_.assign(1, 0);
         for (uint32_t s = 1; s <= options.batch; ++s)
             offsets_.push_back(s * options.ids);
         first_ms_ = call();
     }
 
-    // New ids, then one timed call.
+    bool is_decoder() const { return model_->spec().family == Family::decoder; }
+
+    // New ids, then one timed call: all tokens at once. A decoder then takes one token more, timed by itself.
     double call() {
         for (size_t s = 0; s + 1 < offsets_.size(); ++s)
             random_ids(model_->spec(), state_,
                        std::span(ids_).subspan(offsets_[s], offsets_[s + 1] - offsets_[s]));
         const Batch batch{ids_, {}, offsets_};
+        if (is_decoder()) return call_decoder();
         const auto start = Clock::now();
         context_->encode(batch);
         return milliseconds_since(start);
     }
-    void record(double ms) { times_.push_back(ms); }
+    void record(double ms) {
+        times_.push_back(ms);
+        if (is_decoder()) next_times_.push_back(next_ms_);
+    }
     double median() const { return quantile(times_, 0.5); }
     const Model& model() const { return *model_; }
 
@@ -111,6 +121,7 @@ class Subject {
                {"precision", precision_name(model_->precision())},
                {"isa", name_of(model_->kernels().isa)},
                {"backend", model_->backend().name()}};
+        if (is_decoder()) j["decode_ms"] = quantile(next_times_, 0.5);
         add_work(j, options);
         return j;
     }
@@ -124,6 +135,18 @@ class Subject {
     }
 
    private:
+    double call_decoder() {
+        Decoder& decoder = context_->decoder();
+        decoder.clear();
+        const auto start = Clock::now();
+        decoder.append(ids_);
+        const double ms = milliseconds_since(start);
+        const auto between = Clock::now();
+        decoder.append(std::span(ids_).first(1));
+        next_ms_ = milliseconds_since(between);
+        return ms;
+    }
+
     static double peak_rss_mb() {
         rusage usage{};
         getrusage(RUSAGE_SELF, &usage);
@@ -139,7 +162,8 @@ class Subject {
     std::vector<int32_t> ids_;
     std::vector<uint32_t> offsets_;
     uint64_t state_ = 1;
-    std::vector<double> times_;
+    double next_ms_ = 0;
+    std::vector<double> times_, next_times_;
 };
 
 std::vector<Subject> make_subjects(const Options& options) {
@@ -156,8 +180,7 @@ std::vector<Subject> make_subjects(const Options& options) {
     }
     std::vector<std::string> specs = options.against;
     if (options.file.empty())
-        specs.insert(specs.begin(),
-                     options.ffn.empty() ? "dense:" + std::to_string(shape.dense_width) : options.ffn);
+        specs.insert(specs.begin(), options.ffn.empty() ? shape.usual_ffn() : options.ffn);
     // Random models are stored in the precision that they run in, which is the first model's.
     ModelOptions inner = model_options(options.common);
     if (!subjects.empty()) inner.precision = precision_name(subjects[0].model().precision());
@@ -208,6 +231,9 @@ void print_table(const std::vector<Json>& rows) {
                 first["threads"].get<int>() == 1 ? "" : "s", first["precision"].get<std::string>().c_str(),
                 first["isa"].get<std::string>().c_str(), first["backend"].get<std::string>().c_str());
     for (const Json& row : rows) {
+        if (row.contains("decode_ms"))
+            std::printf("one token more: %.3f ms, %s\n", row["decode_ms"].get<double>(),
+                        row["model"].get<std::string>().c_str());
         if (row["distinct_leaves"].empty()) continue;
         std::printf("distinct leaves of the last call, by layer, %s:",
                     row["model"].get<std::string>().c_str());
@@ -271,9 +297,10 @@ void add_bench_model(CLI::App& bench, Runner& run) {
         "model", "Latency of a model: ids in, last hidden states out; new random ids every call");
     auto options = std::make_shared<Options>();
     auto* file = command->add_option("FILE", options->file, "A model file");
-    auto* synthetic =
-        command->add_option("--synthetic", options->synthetic, "A random-weight model: minilm or bert-base")
-            ->excludes(file);
+    auto* synthetic = command
+                          ->add_option("--synthetic", options->synthetic,
+                                       "A random-weight model: minilm, bert-base or llama-H-L")
+                          ->excludes(file);
     command
         ->add_option("--ffn", options->ffn,
                      "Its feed-forward parts, e.g. dense:64+leaf:1:5:64, neuron:32:4, none")

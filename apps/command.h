@@ -40,6 +40,7 @@ std::string version_text();
 // status.
 using Runner = std::function<int()>;
 void add_convert(CLI::App& app, Runner& run);
+void add_fuse(CLI::App& app, Runner& run);
 void add_inspect(CLI::App& app, Runner& run);
 void add_verify(CLI::App& app, Runner& run);
 void add_classify(CLI::App& app, Runner& run);

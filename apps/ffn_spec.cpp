@@ -31,9 +31,14 @@ uint32_t number(const std::string& part, const std::string& word, uint32_t low, 
 }
 
 PartSpec parse_part(const std::string& text) {
-    const auto words = split(text, ':');
+    const bool gated = text.starts_with("gated-");
+    const auto words = split(gated ? text.substr(6) : text, ':');
     PartSpec part;
     part.flags = part_flag::up_bias | part_flag::output_bias;
+    if (gated) {
+        part.flags = part_flag::gated;
+        part.activation = Activation::silu;
+    }
     if (words[0] == "dense" && words.size() == 2) {
         part.kind = PartKind::dense;
         part.width = number(text, words[1], 1, layout::max_dimension);
@@ -42,12 +47,15 @@ PartSpec parse_part(const std::string& text) {
         part.leaf_width = number(text, words[3], 0, 1u << 20);
     } else if (words[0] == "neuron" && words.size() == 3) {
         part.kind = PartKind::neuron_forest;
+        if (gated) part.routes_on = RoutesOn::gate;
     } else {
         throw Error(Status::invalid_argument,
-                    "feed-forward spec: expected dense:W, leaf:K:D:L, neuron:K:D or none, found '%s'",
+                    "feed-forward spec: expected dense:W, leaf:K:D:L, neuron:K:D (each gated- or not) or "
+                    "none, found '%s'",
                     text.c_str());
     }
     if (part.is_forest()) {
+        if (part.kind == PartKind::leaf_forest && part.leaf_width == 0) part.flags |= part_flag::output_bias;
         part.trees = number(text, words[1], 1, 1u << 16);
         part.depth = number(text, words[2], 0, layout::max_depth);
     }
@@ -68,6 +76,7 @@ std::string ffn_text(std::span<const PartSpec> parts) {
     std::string text;
     for (const PartSpec& part : parts) {
         if (!text.empty()) text += '+';
+        if (part.has(part_flag::gated)) text += "gated-";
         const std::string trees = std::to_string(part.trees) + ":" + std::to_string(part.depth);
         switch (part.kind) {
             case PartKind::dense:
@@ -84,10 +93,14 @@ std::string ffn_text(std::span<const PartSpec> parts) {
     return text.empty() ? "none" : text;
 }
 
+uint64_t rows_of(const PartSpec& part) {
+    return part.has(part_flag::gated) ? 3 : 2;
+}
+
 uint64_t multiply_adds(std::span<const PartSpec> parts, uint64_t hidden) {
     uint64_t total = 0;
     for (const PartSpec& part : parts)
-        total += (2 * part.active_neurons() + part.node_tests()) * hidden;
+        total += (rows_of(part) * part.active_neurons() + part.node_tests()) * hidden;
     return total;
 }
 

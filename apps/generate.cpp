@@ -2,8 +2,6 @@
 #include "runtime/generate.h"
 
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
 #include "apps/command.h"
 #include "apps/lines.h"
@@ -24,13 +22,6 @@ ContextOptions context_options(const Options& options) {
     inner.threads = options.common.threads;
     inner.max_tokens = options.window;
     return inner;
-}
-
-void require_utf8(const std::string& text, const std::string& what) {
-    const size_t invalid = find_invalid_utf8(text);
-    if (invalid != std::string::npos)
-        throw Error(Status::invalid_argument, "%s: expected UTF-8, found an ill-formed byte at %zu",
-                    what.c_str(), invalid);
 }
 
 struct Written {
@@ -76,17 +67,8 @@ int run_generate(const Options& options) {
     return 0;
 }
 
-std::string read_text(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) throw Error(Status::io, "%s: cannot open the text", path.c_str());
-    std::string text{std::istreambuf_iterator<char>(file), {}};
-    if (file.bad()) throw Error(Status::io, "%s: cannot read the text", path.c_str());
-    return text;
-}
-
 int run_perplexity(const Options& options) {
     const std::string text = read_text(options.text_file);
-    require_utf8(text, options.text_file);
     const auto model = open_model(options.file, options.common);
     Context context(*model, context_options(options));
     const Perplexity result = perplexity(context, text);

@@ -22,6 +22,8 @@ Json describe_part(const PartSpec& part) {
         if (part.kind == PartKind::leaf_forest) j["leaf_width"] = part.leaf_width;
         j["tie"] = name_of(part.tie);
     }
+    j["gated"] = part.has(part_flag::gated);
+    if (part.routes_on == RoutesOn::gate) j["routes_on"] = "gate";
     j["stored_neurons"] = part.stored_neurons();
     j["active_neurons"] = part.active_neurons();
     j["node_tests"] = part.node_tests();

@@ -2,7 +2,9 @@
 
 #include <utf8proc.h>
 
+#include <fstream>
 #include <iostream>
+#include <iterator>
 
 #include "base/error.h"
 
@@ -70,6 +72,22 @@ bool for_each_text(const std::vector<std::string>& arguments,
     }
     if (std::cin.bad()) throw Error(Status::io, "stdin: cannot read");
     return good;
+}
+
+void require_utf8(const std::string& text, const std::string& what) {
+    const size_t invalid = find_invalid_utf8(text);
+    if (invalid != std::string::npos)
+        throw Error(Status::invalid_argument, "%s: expected UTF-8, found an ill-formed byte at %zu",
+                    what.c_str(), invalid);
+}
+
+std::string read_text(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw Error(Status::io, "%s: cannot open the text", path.c_str());
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (file.bad()) throw Error(Status::io, "%s: cannot read the text", path.c_str());
+    require_utf8(text, path);
+    return text;
 }
 
 }  // namespace espalier

@@ -24,4 +24,10 @@ bool for_each_text(const std::vector<std::string>& arguments,
 // Where the first ill-formed byte stands; none: npos. (Unicode 15, section 3.9, table 3-7.)
 size_t find_invalid_utf8(std::string_view text);
 
+// Throws Error(invalid_argument) that names `what` and the byte.
+void require_utf8(const std::string& text, const std::string& what);
+
+// The whole file, which must be UTF-8. Throws Error(io | invalid_argument).
+std::string read_text(const std::string& path);
+
 }  // namespace espalier

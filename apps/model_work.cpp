@@ -21,14 +21,16 @@ uint64_t bytes_of_part(const PreparedPart& part, const Context& context, uint64_
     const PartSpec& spec = *part.spec;
     switch (spec.kind) {
         case PartKind::dense:
-            return 2 * uint64_t{spec.width} * hidden * number;
+            return rows_of(spec) * spec.width * hidden * number;
         case PartKind::leaf_forest: {
-            const uint64_t leaves = distinct_of(part, context) * 2 * spec.leaf_width * hidden * number;
+            const uint64_t leaves =
+                distinct_of(part, context) * rows_of(spec) * spec.leaf_width * hidden * number;
             return leaves +
                    std::min(spec.stored_nodes(), tokens * spec.node_tests()) * hidden * sizeof(float);
         }
         case PartKind::neuron_forest:
-            return std::min(spec.stored_neurons(), tokens * spec.active_neurons()) * 2 * hidden * number;
+            return std::min(spec.stored_neurons(), tokens * spec.active_neurons()) * rows_of(spec) * hidden *
+                   number;
     }
     return 0;
 }

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "apps/random_numbers.h"
+#include "base/checked.h"
 #include "base/error.h"
 #include "runtime/context.h"
 
@@ -37,11 +39,24 @@ std::vector<float> random_values(const std::string& name, uint64_t elements, uin
 SyntheticShape shape_named(const std::string& name) {
     if (name == "minilm") return {6, 384, 12, 30522, 512, 1536};
     if (name == "bert-base") return {12, 768, 12, 30522, 512, 3072};
-    if (name.starts_with("llama-"))
-        throw Error(Status::unsupported, "--synthetic: decoders do not run in this version, found %s",
-                    name.c_str());
-    throw Error(Status::invalid_argument, "--synthetic: expected minilm or bert-base, found %s",
-                name.c_str());
+    unsigned hidden = 0, blocks = 0;
+    int end = 0;
+    const bool llama = std::sscanf(name.c_str(), "llama-%5u-%3u%n", &hidden, &blocks, &end) == 2 &&
+                       static_cast<size_t>(end) == name.size();
+    if (!llama || hidden < 64 || hidden > 16384 || hidden % 64 != 0 || blocks < 1 || blocks > 128)
+        throw Error(
+            Status::invalid_argument,
+            "--synthetic: expected minilm, bert-base or llama-H-L (H a multiple of 64 to 16384, L 1 to 128), "
+            "found %.60s",
+            name.c_str());
+    const uint32_t heads = std::max(1u, hidden / 128);
+    return {blocks,
+            hidden,
+            heads,
+            32000,
+            4096,
+            static_cast<uint32_t>(round_up(hidden * 8 / 3, 256)),
+            heads % 4 == 0 ? heads / 4 : heads};
 }
 
 SyntheticShape shape_of(const ModelSpec& spec) {
@@ -53,8 +68,28 @@ SyntheticShape shape_of(const ModelSpec& spec) {
                          4 * spec.hidden};
     for (const BlockSpec& block : spec.blocks)
         shape.heads = std::max(shape.heads, block.heads);
+    if (spec.family == Family::encoder) return shape;
+    shape.kv_heads = 1;
+    for (const BlockSpec& block : spec.blocks)
+        shape.kv_heads = std::max(shape.kv_heads, block.kv_heads);
     return shape;
 }
+
+namespace {
+
+// A Llama's: RMSNorm in front, rotary positions.
+void describe_decoder(ModelSpec& s, uint32_t head_dimension) {
+    s.family = Family::decoder;
+    s.norm = Norm::rms_norm;
+    s.norm_placement = NormPlacement::pre;
+    s.norm_epsilon = 1e-5F;
+    s.flags = model_flag::final_norm;
+    s.positions = Positions::rotary;
+    s.rope_theta = 10000;
+    s.rope_dimensions = head_dimension;
+}
+
+}  // namespace
 
 std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
                                          uint64_t seed) {
@@ -63,18 +98,25 @@ std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std:
     s.hidden = shape.hidden;
     s.vocabulary = shape.vocabulary;
     s.max_positions = shape.max_positions;
-    s.token_types = 2;
-    s.norm_epsilon = 1e-12F;
-    s.flags = model_flag::embedding_norm | model_flag::normalise_output;
-    s.pooling = Pooling::mean;
+    if (shape.is_decoder()) {
+        describe_decoder(s, shape.hidden / shape.heads);
+    } else {
+        s.token_types = 2;
+        s.norm_epsilon = 1e-12F;
+        s.flags = model_flag::embedding_norm | model_flag::normalise_output;
+        s.pooling = Pooling::mean;
+    }
     s.name = "synthetic";
     s.origin = "random weights";
     s.licence = "none";
     s.producer = "espalier";
     for (uint32_t b = 0; b < shape.blocks; ++b) {
         BlockSpec block;
-        block.flags = block_flag::attention | block_flag::qkv_bias | block_flag::output_bias;
-        block.heads = block.kv_heads = shape.heads;
+        block.flags =
+            block_flag::attention |
+            (shape.is_decoder() ? block_flag::causal : block_flag::qkv_bias | block_flag::output_bias);
+        block.heads = shape.heads;
+        block.kv_heads = shape.is_decoder() ? shape.kv_heads : shape.heads;
         block.head_dimension = shape.hidden / shape.heads;
         block.attention_scale = 1.0F / std::sqrt(static_cast<float>(block.head_dimension));
         block.first_part = static_cast<uint32_t>(s.parts.size());
@@ -133,8 +175,10 @@ class Balancer {
                 const float* rows =
                     static_cast<const float*>(leaf ? part.leaf_forest.node_weight : part.neuron_forest.in) +
                     k * nodes * model_.spec().hidden;
-                const float* thresholds =
-                    (leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias) + k * nodes;
+                const float* of_all = leaf ? part.leaf_forest.node_threshold : part.neuron_forest.in_bias;
+                if (of_all == nullptr)
+                    continue;  // of gated neuron trees: random gates are balanced as they are
+                const float* thresholds = of_all + k * nodes;
                 balance_tree(rows, writable(thresholds), leaf ? 1.0F : -1.0F, inner, x, tokens);
             }
         }
@@ -177,6 +221,18 @@ class Balancer {
     std::span<std::byte> bytes_;
 };
 
+void balance_decoder(SyntheticModel& synthetic, uint64_t seed, size_t tokens) {
+    std::vector<int32_t> ids(tokens);
+    uint64_t state = seed;
+    random_ids(synthetic.model->spec(), state, ids);
+    ContextOptions options;
+    options.max_tokens = static_cast<uint32_t>(tokens);
+    Context context(*synthetic.model, options);
+    Balancer balancer(*synthetic.model, synthetic.bytes.span());
+    context.on_ffn_input(Balancer::observe, &balancer);
+    context.decoder().append(ids);
+}
+
 void balance_trees(SyntheticModel& synthetic, uint64_t seed) {
     const ModelSpec& spec = synthetic.model->spec();
     uint64_t leaves = 0;
@@ -186,6 +242,8 @@ void balance_trees(SyntheticModel& synthetic, uint64_t seed) {
     if (leaves == 0) return;
     // Enough tokens that a leaf sees several: 16 each, at least 2,048, at most 32,768.
     const size_t length = std::min<size_t>(128, spec.max_positions);
+    if (spec.family == Family::decoder)
+        return balance_decoder(synthetic, seed, std::min(length, decoder_chunk));
     const size_t tokens = std::clamp<size_t>(leaves * 16, 2048, 32768) / length * length;
     std::vector<int32_t> ids(tokens);
     std::vector<uint32_t> offsets{0};

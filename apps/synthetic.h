@@ -14,17 +14,26 @@ namespace espalier {
 struct SyntheticShape {
     uint32_t blocks = 0, hidden = 0, heads = 0, vocabulary = 0, max_positions = 0;
     uint32_t dense_width = 0;  // the usual feed-forward width
+    uint32_t kv_heads = 0;     // decoders only; encoders have 0
+
+    bool is_decoder() const { return kv_heads > 0; }
+    // The usual feed-forward layer, as words (ffn_spec.h).
+    std::string usual_ffn() const {
+        return (is_decoder() ? "gated-dense:" : "dense:") + std::to_string(dense_width);
+    }
 };
-// "minilm", "bert-base". Throws Error(invalid_argument | unsupported).
+// "minilm", "bert-base", or "llama-H-L": a decoder of L blocks, hidden H, heads of 128 of which four share
+// keys and values, feed-forward 8/3 H rounded up to 256. Throws Error(invalid_argument).
 SyntheticShape shape_named(const std::string& name);
-// The shape of an encoder that exists.
+// The shape of a model that exists.
 SyntheticShape shape_of(const ModelSpec& spec);
 
-// A random encoder with these parts in every block, and tensors made from `seed` when they are asked for.
+// A random model with these parts in every block, and tensors made from `seed` when they are asked for.
 std::unique_ptr<Import> synthetic_import(const SyntheticShape& shape, const std::vector<PartSpec>& parts,
                                          uint64_t seed);
 
-// The model in memory; thresholds are medians over random ids, layer by layer.
+// The model in memory; thresholds are medians over random ids, layer by layer; a decoder's over no more than
+// it takes at once (128).
 struct SyntheticModel {
     AlignedBytes bytes;
     std::unique_ptr<Model> model;

@@ -119,6 +119,11 @@ void check_tokenizer(const ModelSpec& s, const Checker& check) {
 void check_block(const ModelSpec& s, uint64_t index, const Checker& check) {
     const BlockSpec& b = s.blocks[index];
     check.flags("block", index, b.flags, block_flag::all);
+    if (b.has(block_flag::parallel) && index == 0)
+        check.fail("block", index, "flags: parallel: expected a block in front, found none");
+    if (b.has(block_flag::parallel) && s.norm_placement != NormPlacement::pre)
+        check.fail("block", index,
+                   "flags: parallel: expected norms in front of sublayers, found them behind");
     check.range("block", index, "part_count", b.part_count, 0, s.parts.size() - b.first_part);
     if (!b.has(block_flag::attention)) return;
     check.range("block", index, "heads", b.heads, 1, 65536);
@@ -138,6 +143,8 @@ void check_part(const ModelSpec& s, uint64_t index, const Checker& check) {
     check.range("part", index, "tie", number(p.tie), 0, 1);
     check.range("part", index, "routes_on", number(p.routes_on), 0, 1);
     check.flags("part", index, p.flags, part_flag::all);
+    if (p.routes_on == RoutesOn::gate && (p.kind != PartKind::neuron_forest || !p.has(part_flag::gated)))
+        check.fail("part", index, "routes_on: expected the gate of a gated neuron forest, found no gate");
     if (p.kind == PartKind::dense) {
         check.range("part", index, "width", p.width, 1, layout::max_dimension);
         return;

@@ -66,7 +66,10 @@ inline constexpr uint32_t attention = 1;
 inline constexpr uint32_t qkv_bias = 2;
 inline constexpr uint32_t output_bias = 4;
 inline constexpr uint32_t causal = 8;
-inline constexpr uint32_t all = 15;
+// Reads what the block before it read, and what both add to that is added up (full blocks in parallel, FFN
+// Fusion, arXiv 2503.18908).
+inline constexpr uint32_t parallel = 16;
+inline constexpr uint32_t all = 31;
 }  // namespace block_flag
 namespace part_flag {
 inline constexpr uint32_t gated = 1;        // act(x G) * (x U)

@@ -71,6 +71,12 @@ class Context {
     void on_layer(Observer observer, void* user) { observers_.layer = {observer, user}; }
     void on_ffn_input(Observer observer, void* user) { observers_.ffn_input = {observer, user}; }
 
+    // Later calls run without this block, and without the attention of that one; Observers::none: with all.
+    void leave_out(size_t block, size_t attention) {
+        observers_.without_block = block;
+        observers_.without_attention = attention;
+    }
+
    private:
     void check(const Batch& batch) const;
     void refuse_decoders() const;

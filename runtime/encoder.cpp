@@ -38,29 +38,57 @@ void Encoder::run(const Batch& batch, size_t base, float* x, const Observers& ob
     tokens_ = batch.tokens();
     base_ = base;
     x_ = x;
-    const bool pre = model_.spec().norm_placement == NormPlacement::pre;
     add_embeddings(batch);
     observers.layer(0, x_, tokens_);
-    const auto& blocks = model_.prepared().blocks;
-    for (size_t b = 0; b < blocks.size(); ++b) {
+    const size_t bytes = tokens_ * model_.spec().hidden * sizeof(float);
+    for (size_t b = 0; b < model_.prepared().blocks.size(); ++b) {
         check_cancelled();
-        const PreparedBlock& block = blocks[b];
-        const float* input = pre ? work_.normed : x_;
-        if (block.qkv) {
-            if (pre) normalise(block.attention_norm, x_, nullptr, work_.normed);
-            attention(block, batch, input);
-            residual_norm(block.attention_norm);
-        }
-        if (!block.parts.empty()) {
-            if (pre) normalise(block.ffn_norm, x_, nullptr, work_.normed);
-            observers.ffn_input(b, input, tokens_);
-            feed_forward(block, input);
-            residual_norm(block.ffn_norm);
-        }
+        const bool beside = is_beside(b), beside_next = is_beside(b + 1);
+        if (beside) std::memcpy(x_, work_.beside_x, bytes);
+        if (beside_next && !beside) start_beside();
+        if (b != observers.without_block) run_block(b, batch, observers);
+        if (beside || beside_next) collect_beside();
+        if (beside && !beside_next) std::memcpy(x_, work_.beside_sum, bytes);
         observers.layer(b + 1, x_, tokens_);
     }
     const NormWeights& last = model_.prepared().final_norm;
     if (last.weight != nullptr) normalise(last, x_, nullptr, x_);
+}
+
+void Encoder::run_block(size_t b, const Batch& batch, const Observers& observers) {
+    const bool pre = model_.spec().norm_placement == NormPlacement::pre;
+    const PreparedBlock& block = model_.prepared().blocks[b];
+    const float* input = pre ? work_.normed : x_;
+    if (block.qkv && b != observers.without_attention) {
+        if (pre) normalise(block.attention_norm, x_, nullptr, work_.normed);
+        attention(block, batch, input);
+        residual_norm(block.attention_norm);
+    }
+    if (!block.parts.empty()) {
+        if (pre) normalise(block.ffn_norm, x_, nullptr, work_.normed);
+        observers.ffn_input(b, input, tokens_);
+        feed_forward(block, input);
+        residual_norm(block.ffn_norm);
+    }
+}
+
+// Whether the block reads what the one before it read.
+bool Encoder::is_beside(size_t b) const {
+    const auto& blocks = model_.spec().blocks;
+    return b < blocks.size() && blocks[b].has(block_flag::parallel);
+}
+
+void Encoder::start_beside() {
+    const size_t bytes = tokens_ * model_.spec().hidden * sizeof(float);
+    std::memcpy(work_.beside_x, x_, bytes);
+    std::memcpy(work_.beside_sum, x_, bytes);
+}
+
+// X + h_1(X) + h_2(X) + …, h(X) = f(X) - X.
+void Encoder::collect_beside() {
+    const size_t count = tokens_ * model_.spec().hidden;
+    for (size_t i = 0; i < count; ++i)
+        work_.beside_sum[i] += x_[i] - work_.beside_x[i];
 }
 
 // x = word[id] + position[place in its sequence] + type, then the embedding's norm.

@@ -35,6 +35,9 @@ struct Observers {
         }
     };
     Hook layer, ffn_input;
+    // What passes leave out, to see what it does: a block, and the attention of a block.
+    static constexpr size_t none = SIZE_MAX;
+    size_t without_block = none, without_attention = none;
 
     bool any() const { return layer.function != nullptr || ffn_input.function != nullptr; }
 };
@@ -57,6 +60,10 @@ class Encoder {
    private:
     void check_cancelled() const;
     void add_embeddings(const Batch& batch);
+    void run_block(size_t b, const Batch& batch, const Observers& observers);
+    bool is_beside(size_t b) const;
+    void start_beside();
+    void collect_beside();
     // Rows in the model's precision.
     struct Rows {
         const void* values = nullptr;

@@ -62,9 +62,6 @@ class Preparer {
             if (decoder && b.has(block_flag::attention) && !b.has(block_flag::causal))
                 refuse("decoders with attention that is not causal");
         }
-        for (const PartSpec& p : spec_.parts) {
-            if (p.has(part_flag::gated) && p.is_forest()) refuse("gated trees");
-        }
     }
     void refuse_what_does_not_decode() const {
         const auto refuse = [&](const char* what) {
@@ -208,7 +205,7 @@ class Preparer {
         for (size_t d = 0; d < parts.size(); ++d) {
             for (size_t l = 0; l < parts.size() && parts[d].kind == PartKind::dense; ++l) {
                 if (parts[l].kind == PartKind::leaf_forest && !parts[d].has(part_flag::gated) &&
-                    parts[l].activation == parts[d].activation &&
+                    !parts[l].has(part_flag::gated) && parts[l].activation == parts[d].activation &&
                     parts[d].width <= widest * parts[l].leaf_width)
                     return {d, l};
             }
@@ -257,6 +254,7 @@ class Preparer {
         shape.tie = spec.tie;
         shape.rows = precision_;
         shape.rotated_activations = is_8bit();
+        shape.gated = spec.has(part_flag::gated) && spec.leaf_width > 0;
         float* memory = model_.weights.floats(LeafPacker::bytes(shape) / sizeof(float));
         LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory));
         const auto read = [&](size_t of, const char* suffix) {
@@ -271,6 +269,7 @@ class Preparer {
         if (spec.has(part_flag::output_bias)) packer.output_bias(read(p, "leaf.bias"));
         if (spec.leaf_width > 0) {
             packer.up(read_rows(p, "leaf.up.weight"));
+            if (shape.gated) packer.gate(read_rows(p, "leaf.gate.weight"));
             packer.down(read_rows(p, "leaf.down.weight", true));
             if (spec.has(part_flag::up_bias)) packer.up_bias(read(p, "leaf.up.bias"));
         }
@@ -292,6 +291,8 @@ class Preparer {
         f.tie = spec.tie;
         f.rows = precision_;
         f.in = rows(part_tensor(b, p, "in.weight").text, f.in_scale);
+        if (spec.has(part_flag::gated)) f.gate = rows(part_tensor(b, p, "gate.weight").text, f.gate_scale);
+        f.routes_on_gate = spec.routes_on == RoutesOn::gate;
         f.in_bias = kept_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
         f.out = rows(part_tensor(b, p, "out.weight").text, f.out_scale);
         f.out_bias = kept_if(spec.has(part_flag::output_bias), part_tensor(b, p, "out.bias").text);

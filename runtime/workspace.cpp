@@ -11,6 +11,7 @@ namespace {
 struct Widest {
     size_t qkv = 0;  // bytes
     size_t query = 0, inner = 0, gated = 0, dense_parts = 0, thread_scratch = 0;
+    bool parallel = false;  // any block beside another
 };
 
 Widest widest_of(const Model& model, size_t tokens) {
@@ -25,6 +26,7 @@ Widest widest_of(const Model& model, size_t tokens) {
             widest.thread_scratch =
                 std::max(widest.thread_scratch, attention_scratch(block.attention, longest) * sizeof(float));
         }
+        widest.parallel = widest.parallel || block.spec->has(block_flag::parallel);
         size_t dense_parts = 0;
         for (const PreparedPart& part : block.parts) {
             switch (part.spec->kind) {
@@ -57,6 +59,10 @@ PassBuffers lay_out_pass(Arena& arena, const Model& model, size_t tokens, int th
     b.y = arena.take<float>(rows * hidden);
     if (spec.norm_placement == NormPlacement::pre) b.normed = arena.take<float>(rows * hidden);
     if (widest.dense_parts > 1) b.extra = arena.take<float>(rows * hidden);
+    if (widest.parallel) {
+        b.beside_x = arena.take<float>(rows * hidden);
+        b.beside_sum = arena.take<float>(rows * hidden);
+    }
     // Attention loads whole vectors past the last value of the last row.
     if (widest.qkv > 0) b.qkv = arena.take<std::byte>(rows * widest.qkv + 256);
     if (widest.query > 0) b.mix = arena.take<float>(rows * widest.query);

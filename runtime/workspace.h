@@ -14,9 +14,10 @@ namespace espalier {
 // What lies between the layers of one slice of a batch. R = rows for its tokens, padded for the dense
 // backend.
 struct PassBuffers {
-    float* normed = nullptr;  // [R, hidden] pre-norm models only
-    float* y = nullptr;       // [R, hidden] what a sublayer adds
-    float* extra = nullptr;   // [R, hidden] blocks with several dense parts only
+    float* normed = nullptr;                           // [R, hidden] pre-norm models only
+    float* y = nullptr;                                // [R, hidden] what a sublayer adds
+    float* extra = nullptr;                            // [R, hidden] blocks with several dense parts only
+    float *beside_x = nullptr, *beside_sum = nullptr;  // [R, hidden] models with parallel blocks only
     std::byte* qkv =
         nullptr;  // [R, widest qkv] float32, or bfloat16 in blocks with narrow attention, and 256 bytes
     float* mix = nullptr;  // [R, widest query] attention's output

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/context.h"
+#include "tests/part_reference.h"
 #include "tests/tiny_model.h"
 
 namespace espalier::test {
@@ -21,6 +22,7 @@ struct TinyDecoder {
     uint32_t heads = 4, kv_heads = 2, head_dimension = 6, hidden = 16;
     RopePairing pairing = RopePairing::halves;
     bool tied = false;
+    bool gated_trees = false;  // two blocks more, the second beside the first
 
     // Three blocks: gated; without attention and with two parts; with attention alone.
     ModelSpec spec() const {
@@ -56,6 +58,7 @@ struct TinyDecoder {
         add_block(s, attention, {gated});
         add_block(s, 0, {gated, plain});
         add_block(s, attention | block_flag::qkv_bias, {});
+        if (gated_trees) add_gated_trees(s, attention);
         for (BlockSpec& block : s.blocks) {
             if (!block.has(block_flag::attention)) continue;
             block.heads = heads;
@@ -66,8 +69,22 @@ struct TinyDecoder {
         return s;
     }
 
-    AlignedBytes bytes() const {
-        const ModelSpec s = spec();
+    static void add_gated_trees(ModelSpec& s, uint32_t attention) {
+        PartSpec leaf = forest_part(PartKind::leaf_forest, 2, 2, 5);
+        leaf.flags |= part_flag::gated;
+        leaf.activation = Activation::silu;
+        PartSpec neuron = leaf;
+        neuron.kind = PartKind::neuron_forest;
+        neuron.leaf_width = 0;
+        neuron.routes_on = RoutesOn::gate;
+        add_block(s, attention, {leaf});
+        add_block(s, attention | block_flag::parallel, {neuron, leaf});
+    }
+
+    AlignedBytes bytes() const { return bytes_of(spec()); }
+
+    // A decoder of this vocabulary.
+    static AlignedBytes bytes_of(const ModelSpec& s) {
         auto tensors = random_tensors(s, only(TensorType::f32), 11);
         std::erase_if(tensors, [](const TensorSource& t) { return t.name.starts_with("tokenizer."); });
         add_vocabulary(tensors, tiny_pieces());
@@ -80,71 +97,55 @@ struct TinyDecoder {
 // Logits of every token, [tokens, vocabulary]: the whole sequence at once, no cache.
 class DecoderReference {
    public:
-    explicit DecoderReference(const ModelFile& file) : file_(file), s_(file.spec()) {}
+    explicit DecoderReference(const ModelFile& file) : file_(file), s_(file.spec()), parts_(file) {}
 
-    std::vector<std::vector<double>> logits(const std::vector<int32_t>& ids) const {
-        std::vector<std::vector<double>> x;
+    using Row = PartReference::Row;
+    using Rows = std::vector<Row>;
+
+    Rows logits(const std::vector<int32_t>& ids) const {
+        Rows x;
         for (const int32_t id : ids)
-            x.push_back(row("embeddings.word", static_cast<size_t>(id)));
+            x.push_back(parts_.row("embeddings.word", static_cast<size_t>(id)));
+        Rows before;  // what the blocks that run beside each other read
         for (size_t b = 0; b < s_.blocks.size(); ++b) {
-            const std::string name = "blocks." + std::to_string(b) + ".";
-            if (s_.blocks[b].has(block_flag::attention)) attend(b, name + "attention.", x);
-            const auto parts = s_.parts_of(s_.blocks[b]);
-            for (auto& row : x) {
-                if (parts.empty()) break;
-                const auto normed = norm(row, name + "ffn.norm");
-                for (size_t p = 0; p < parts.size(); ++p)
-                    add(row, part(parts[p], name + "parts." + std::to_string(p) + ".", normed));
+            if (!s_.blocks[b].has(block_flag::parallel)) before = x;
+            Rows after = before;
+            block(b, after);
+            for (size_t t = 0; t < x.size(); ++t) {
+                add(x[t], after[t], 1);
+                add(x[t], before[t], -1);
             }
         }
         for (auto& row : x)
             row = linear(s_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight", "",
-                         norm(row, "final_norm"));
+                         parts_.norm(row, "final_norm"));
         return x;
     }
 
-   private:
-    using Row = std::vector<double>;
+    double least_margin() const { return parts_.least_margin(); }
 
-    Row row(const std::string& name, size_t index) const {
-        const TensorView& tensor = file_.at(name);
-        const float* values = tensor.as<float>() + index * tensor.row_length();
-        return {values, values + tensor.row_length()};
-    }
-    static void add(Row& x, const Row& y) {
-        for (size_t i = 0; i < x.size(); ++i)
-            x[i] += y[i];
-    }
-    Row norm(const Row& x, const std::string& name) const {
-        double squares = 0;
-        for (const double v : x)
-            squares += v * v;
-        Row y = row(name + ".weight", 0);
-        for (size_t i = 0; i < x.size(); ++i)
-            y[i] *= x[i] / std::sqrt(squares / static_cast<double>(x.size()) + s_.norm_epsilon);
-        return y;
+   private:
+    static void add(Row& y, const Row& x, double factor) { PartReference::add(y, x, factor); }
+
+    void block(size_t b, Rows& x) const {
+        const std::string name = "blocks." + std::to_string(b) + ".";
+        if (s_.blocks[b].has(block_flag::attention)) attend(b, name + "attention.", x);
+        for (Row& row : x) {
+            if (s_.blocks[b].part_count == 0) break;
+            const Row normed = parts_.norm(row, name + "ffn.norm");
+            for (size_t p = 0; p < s_.blocks[b].part_count; ++p)
+                add(row, parts_.part(b, p, normed), 1);
+        }
     }
     Row linear(const std::string& weight, const std::string& bias, const Row& x) const {
         Row y(file_.at(weight).rows());
         for (size_t o = 0; o < y.size(); ++o) {
-            const Row w = row(weight, o);
+            const Row w = parts_.row(weight, o);
             for (size_t i = 0; i < x.size(); ++i)
                 y[o] += w[i] * x[i];
         }
-        if (!bias.empty()) add(y, row(bias, 0));
+        if (!bias.empty()) add(y, parts_.row(bias, 0), 1);
         return y;
-    }
-    Row part(const PartSpec& p, const std::string& name, const Row& x) const {
-        Row inner = linear(name + "up.weight", p.has(part_flag::up_bias) ? name + "up.bias" : "", x);
-        if (p.has(part_flag::gated)) {
-            const Row gate = linear(name + "gate.weight", "", x);
-            for (size_t i = 0; i < inner.size(); ++i)
-                inner[i] *= gate[i] / (1 + std::exp(-gate[i]));
-        } else {
-            for (double& v : inner)
-                v = std::max(v, 0.0);
-        }
-        return linear(name + "down.weight", p.has(part_flag::output_bias) ? name + "down.bias" : "", inner);
     }
     // The pair (a, b) turned by position * theta^(-2 i / n).
     void turn(Row& x, size_t head, size_t position) const {
@@ -168,7 +169,7 @@ class DecoderReference {
         for (size_t t = 0; t < x.size(); ++t) {
             qkv.push_back(linear(name + "qkv.weight",
                                  block.has(block_flag::qkv_bias) ? name + "qkv.bias" : "",
-                                 norm(x[t], name + "norm")));
+                                 parts_.norm(x[t], name + "norm")));
             for (size_t h = 0; h < heads + kv_heads; ++h)
                 turn(qkv.back(), h, t);
         }
@@ -188,12 +189,13 @@ class DecoderReference {
                         mix[h * d + c] += scores[j] / sum * qkv[j][value * d + c];
                 }
             }
-            add(x[t], linear(name + "out.weight", "", mix));
+            add(x[t], linear(name + "out.weight", "", mix), 1);
         }
     }
 
     const ModelFile& file_;
     const ModelSpec& s_;
+    PartReference parts_;
 };
 
 }  // namespace espalier::test

@@ -169,11 +169,16 @@ class LeafBlock {
         const size_t leaf_up = packed_words(type, f_.hidden, leaf_padded(f_.leaf_width));
         const size_t leaf_down = packed_words(type, f_.leaf_width, leaf_padded(f_.hidden));
         if (with_shared_)
-            up(f_.shared, 0, f_.shared_width, 0, tokens, count, f_.leaf.up + g * leaf_up, leaf_up);
+            up(f_.shared, 0, f_.shared_width, scratch_.activations, tokens, count, f_.leaf.up + g * leaf_up,
+               leaf_up);
+        if (f_.gated && f_.leaf_width > 0)
+            up(f_.gate, g, f_.leaf_width, scratch_.gates, tokens, count, f_.leaf.up + g * leaf_up, leaf_up);
         if (f_.leaf_width > 0)
-            up(f_.leaf, g, f_.leaf_width, shared_columns_, tokens, count, f_.leaf.down + g * leaf_down,
-               leaf_down);
-        activate_values<Arch>(f_.activation, scratch_.activations, count * columns_);
+            up(f_.leaf, g, f_.leaf_width, scratch_.activations + shared_columns_, tokens, count,
+               f_.leaf.down + g * leaf_down, leaf_down);
+        activate_values<Arch>(f_.activation, f_.gated ? scratch_.gates : scratch_.activations,
+                              count * columns_);
+        if (f_.gated) multiply_gates(count * columns_);
         round(g, count);
         down(g, tokens, count);
     }
@@ -194,8 +199,17 @@ class LeafBlock {
         }
     }
 
+    // Both are whole vectors of columns.
+    [[gnu::noinline]] void multiply_gates(size_t values) const {
+        using V = Floats<Arch>;
+        for (size_t i = 0; i < values; i += lanes<Arch>)
+            (V::load_aligned(scratch_.activations + i) * V::load_aligned(scratch_.gates + i))
+                .store_aligned(scratch_.activations + i);
+    }
+
+    // activations: of the first token, a token columns_ behind the one before.
     // next: what the product after this one reads, in words.
-    void up(const LeafNeurons& neurons, size_t g, size_t width, size_t first_column, const uint32_t* tokens,
+    void up(const LeafNeurons& neurons, size_t g, size_t width, float* activations, const uint32_t* tokens,
             size_t count, const uint32_t* next, size_t next_words) const {
         const size_t padded = leaf_padded(width);
         PanelJob job;
@@ -217,7 +231,7 @@ class LeafBlock {
             job.source[0].b = neurons.up + (g * padded + start) * panel_groups(type, f_.hidden);
             if constexpr (type == TensorType::s8) rows.scale = neurons.up_scale + g * padded + start;
             rows.bias = neurons.up_bias + g * padded + start;
-            rows.activations = scratch_.activations + first_column + start;
+            rows.activations = activations + start;
             multiply_panel<Ops>(job, count, rows);
             job.ahead_lines = 0;
         }

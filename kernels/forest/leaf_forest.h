@@ -1,8 +1,10 @@
 // Leaf forest (arXiv 2308.14711, inference form): each tree walks `depth` nodes, n -> 2n + 1 (left) or 2n + 2
 // (right, if x.w - t > 0), and runs the one small feed-forward layer of the leaf it ends in:
-//   y += act(x U_leaf + b_leaf) D_leaf + c_leaf.
+//   y += act(x U_leaf + b_leaf) D_leaf + c_leaf,
+// or, gated as the dense parts of decoders are (SwiGLU, arXiv 2002.05202):
+//   y += (act(x G_leaf) * (x U_leaf + b_leaf)) D_leaf + c_leaf.
 // A forest may carry `shared_width` neurons more, which every token runs: a small dense part beside the
-// leaves, computed in the same tiles, so that x is read and y written once.
+// leaves, computed in the same tiles, so that x is read and y written once; a gated one does not.
 //
 // Weights are packed once (leaf_pack.h does it), in one of three types, which is also x's:
 //   f32    float32 throughout.
@@ -14,6 +16,7 @@
 //          before that scale, and the down rows are turned, those of a leaf and the shared ones each among
 //          themselves (kernels/quantize/rotate.h). A token of which one of those products is not
 //          finite has NaN throughout its output.
+// Rows of the gate are as up rows are; what it gives is float32 until both are multiplied.
 // Walks are float32: exact products of x and of node rows that are f32 or bf16, summed in float32.
 #pragma once
 
@@ -35,12 +38,14 @@ struct LeafForest {
     size_t hidden = 0, trees = 0, depth = 0, leaf_width = 0, shared_width = 0;
     Activation activation = Activation::gelu_erf;
     TieRule tie = TieRule::zero_goes_left;
-    TensorType rows = TensorType::f32;       // of up and down, and of x: f32, bf16 or s8
-    bool rotated_activations = false;        // s8 only
+    TensorType rows = TensorType::f32;  // of up and down, and of x: f32, bf16 or s8
+    bool rotated_activations = false;   // s8 only
+    bool gated = false;
     TensorType node_rows = TensorType::f32;  // f32, or bf16 where rows are not f32
     const void* node_weight = nullptr;       // [trees, 2^depth - 1, hidden]
     const float* node_threshold = nullptr;   // [trees, 2^depth - 1]
     LeafNeurons leaf, shared;
+    LeafNeurons gate;  // of a gated forest: up rows of every leaf's gate, and biases that are zeros
     const float* bias = nullptr;  // [trees, 2^depth, padded hidden]: of the leaf, and in the first tree of
                                   // the shared neurons too
 

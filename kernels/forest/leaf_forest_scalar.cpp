@@ -68,7 +68,19 @@ class Token {
         return static_cast<uint32_t>(node - nodes);
     }
 
-    // The activations of group g, before they are rounded.
+    // The activations of group g, before they are rounded. gates: room for as many, of a gated forest.
+    void activations(const LeafNeurons& neurons, size_t g, size_t width, float* a, float* gates) const {
+        up(neurons, g, width, a);
+        if (f_.gated) up(f_.gate, g, width, gates);
+        activate(f_.activation, f_.gated ? gates : a, width);
+        for (size_t n = 0; n < width && f_.gated; ++n)
+            a[n] *= gates[n];
+        if (f_.rotated_activations) rotate(a, width);
+        for (size_t n = 0; n < width && sizeof(Value) == 1; ++n)
+            a[n] *= neurons.down_scale[g * leaf_padded(width) + n];
+    }
+
+    // The pre-activations.
     void up(const LeafNeurons& neurons, size_t g, size_t width, float* a) const {
         const size_t padded = leaf_padded(width);
         const uint32_t* weight = neurons.up + g * packed_words(f_.rows, f_.hidden, padded);
@@ -88,10 +100,6 @@ class Token {
                 }
             }
         }
-        activate(f_.activation, a, width);
-        if (f_.rotated_activations) rotate(a, width);
-        for (size_t n = 0; n < width && sizeof(Value) == 1; ++n)
-            a[n] *= neurons.down_scale[g * padded + n];
     }
 
     // Output i of group g's down rows for rounded activations `a`: added to `sum`, float or exact integer.
@@ -158,8 +166,8 @@ void leaf_forest(const LeafForest& f, const ForestCall& call) {
             call.routes.leaf[t * f.trees + k] = leaf;
             const size_t g = k * f.leaves() + leaf;
             const size_t shared = k == 0 ? f.shared_width : 0;
-            if (shared > 0) token.up(f.shared, 0, shared, a);
-            if (f.leaf_width > 0) token.up(f.leaf, g, f.leaf_width, a + shared);
+            if (shared > 0) token.activations(f.shared, 0, shared, a, nullptr);
+            if (f.leaf_width > 0) token.activations(f.leaf, g, f.leaf_width, a + shared, scratch.gates);
             const float scale = rounded(a, shared + f.leaf_width, stored);
             for (size_t i = 0; i < f.hidden; ++i) {
                 const float bias = f.bias[g * leaf_padded(f.hidden) + i];

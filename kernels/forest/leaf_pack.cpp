@@ -48,18 +48,20 @@ class Layout {
 LeafPacker::Places LeafPacker::lay_out(const LeafForest& f, std::byte* memory) {
     Layout layout(memory);
     Places places;
-    const auto neurons = [&](size_t width, size_t groups) {
-        const size_t padded = leaf_padded(width);
+    const auto neurons = [&](size_t width, size_t groups, bool has_down) {
+        const size_t padded = leaf_padded(width), scales = f.rows == TensorType::s8 ? groups * padded : 0;
         Neurons n;
         n.up = layout.take<uint32_t>(groups * packed_words(f.rows, f.hidden, padded));
-        n.down = layout.take<uint32_t>(groups * packed_words(f.rows, width, leaf_padded(f.hidden)));
         n.up_bias = layout.take<float>(groups * padded);
-        n.up_scale = layout.take<float>(f.rows == TensorType::s8 ? groups * padded : 0);
-        n.down_scale = layout.take<float>(f.rows == TensorType::s8 ? groups * padded : 0);
+        n.up_scale = layout.take<float>(scales);
+        if (!has_down) return n;
+        n.down = layout.take<uint32_t>(groups * packed_words(f.rows, width, leaf_padded(f.hidden)));
+        n.down_scale = layout.take<float>(scales);
         return n;
     };
-    places.leaf = neurons(f.leaf_width, f.groups());
-    places.shared = neurons(f.shared_width, 1);
+    places.leaf = neurons(f.leaf_width, f.groups(), true);
+    places.shared = neurons(f.shared_width, 1, true);
+    if (f.gated) places.gate = neurons(f.leaf_width, f.groups(), false);
     places.bias = layout.take<float>(f.groups() * leaf_padded(f.hidden));
     const size_t nodes = f.trees * (f.leaves() - 1);
     places.nodes = layout.take<uint16_t>(f.node_rows == TensorType::bf16 ? nodes * f.hidden : 0);
@@ -76,6 +78,7 @@ LeafPacker::LeafPacker(const LeafForest& shape, std::byte* memory)
     std::memset(memory, 0, places_.bytes);
     forest_.leaf = places_.leaf.packed();
     forest_.shared = places_.shared.packed();
+    forest_.gate = places_.gate.packed();
     forest_.bias = places_.bias;
     forest_.node_weight = places_.nodes;
     forest_.node_threshold = nullptr;
@@ -92,12 +95,20 @@ void LeafPacker::nodes(const float* weight, const float* threshold) {
         places_.nodes[i] = bfloat_from_float(weight[i]);
 }
 
-void LeafPacker::up(const float* weight) {
+void LeafPacker::pack_groups(const float* weight, Neurons& neurons) const {
     const LeafForest& f = forest_;
     const size_t padded = leaf_padded(f.leaf_width), words = packed_words(f.rows, f.hidden, padded);
     for (size_t g = 0; g < f.groups(); ++g)
-        pack_up(f, weight + g * f.leaf_width * f.hidden, f.leaf_width, places_.leaf.up + g * words,
-                places_.leaf.up_scale != nullptr ? places_.leaf.up_scale + g * padded : nullptr);
+        pack_up(f, weight + g * f.leaf_width * f.hidden, f.leaf_width, neurons.up + g * words,
+                neurons.up_scale != nullptr ? neurons.up_scale + g * padded : nullptr);
+}
+
+void LeafPacker::up(const float* weight) {
+    pack_groups(weight, places_.leaf);
+}
+
+void LeafPacker::gate(const float* weight) {
+    pack_groups(weight, places_.gate);
 }
 
 void LeafPacker::down(const float* weight) {

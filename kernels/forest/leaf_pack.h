@@ -20,6 +20,7 @@ class LeafPacker {
     // both must live as long as the forest.
     void nodes(const float* weight, const float* threshold);
     void up(const float* weight);         // [groups, leaf_width, hidden]
+    void gate(const float* weight);       // [groups, leaf_width, hidden], of a gated forest
     void up_bias(const float* bias);      // [groups, leaf_width]
     void down(const float* weight);       // [groups, leaf_width, hidden]
     void output_bias(const float* bias);  // [groups, hidden]
@@ -39,11 +40,12 @@ class LeafPacker {
         LeafNeurons packed() const { return {up, down, up_bias, up_scale, down_scale}; }
     };
     struct Places {
-        Neurons leaf, shared;
+        Neurons leaf, shared, gate;
         uint16_t* nodes = nullptr;
         float* bias = nullptr;
         size_t bytes = 0;
     };
+    void pack_groups(const float* weight, Neurons& neurons) const;
     static Places lay_out(const LeafForest& shape, std::byte* memory);
 
     LeafForest forest_;

@@ -16,6 +16,7 @@ struct LeafLayout {
     size_t columns;      // neurons that a token of one tree runs: shared ones first, both padded
     size_t words;        // of `rounded`, a token
     size_t activations;  // [leaf_token_block, columns]
+    size_t gates;        // [leaf_token_block, columns]: of a gated forest
     size_t rounded;      // [leaf_token_block, words]: activations in the type of the rows; bf16 and s8
     size_t x_tail;       // [leaf_token_block]: the last, incomplete word of a token's x
     size_t scale, sum;   // [leaf_token_block]: s8: of `rounded`
@@ -35,6 +36,7 @@ struct LeafLayout {
         };
         const bool bytewise = f.rows == TensorType::s8;
         activations = take(leaf_token_block * columns);
+        gates = take(f.gated ? leaf_token_block * columns : 0);
         rounded = take(f.rows == TensorType::f32 ? 0 : leaf_token_block * words);
         x_tail = take(leaf_token_block);
         scale = take(bytewise ? leaf_token_block : 0);
@@ -48,7 +50,7 @@ struct LeafLayout {
 
 struct LeafScratch {
     size_t columns, words;
-    float* activations;
+    float *activations, *gates;
     uint32_t *rounded, *x_tail;
     float* scale;
     int32_t *sum, *x_sum;
@@ -63,6 +65,7 @@ struct LeafScratch {
         : columns(layout.columns),
           words(layout.words),
           activations(reinterpret_cast<float*>(base + layout.activations)),
+          gates(reinterpret_cast<float*>(base + layout.gates)),
           rounded(reinterpret_cast<uint32_t*>(base + layout.rounded)),
           x_tail(reinterpret_cast<uint32_t*>(base + layout.x_tail)),
           scale(reinterpret_cast<float*>(base + layout.scale)),

@@ -49,6 +49,7 @@ class NeuronWalk {
           x_(static_cast<const Value*>(call.x)) {
         const NeuronLayout layout = neuron_layout(forest, plan_, call.tokens);
         point(z_, layout.z);
+        point(g_, layout.g);
         point(x_sum_, layout.x_sum);
         point(order_, layout.order);
         point(buckets_, layout.buckets);
@@ -160,29 +161,29 @@ class NeuronWalk {
     void walk(size_t k, const uint32_t* tokens, size_t count, size_t from, size_t to) {
         uint32_t node[group];
         const Value* x[group];
-        float* z_rows[group];
+        float *z_rows[group], *g_rows[group];
         for (size_t i = 0; i < count; ++i) {
             node[i] = place(tokens[i], k);
             x[i] = x_ + tokens[i] * f_.hidden;
-            z_rows[i] = z(tokens[i], k);
+            z_rows[i] = values_of(z_, tokens[i], k);
+            g_rows[i] = f_.gated() ? values_of(g_, tokens[i], k) : nullptr;
         }
         for (size_t level = from; level < to; ++level) {
             bool together = count == group;
             for (size_t i = 1; i < count; ++i)
                 together = together && node[i] == node[0];
-            float values[group];
+            float values[group], gates[group] = {};
             if (together) {
                 for (size_t i = 0; i < group; i += shared_dots)
-                    tests<shared_dots>(k, node[0], x + i, tokens + i, values + i);
+                    tests<shared_dots>(k, node[0], x + i, tokens + i, values + i, gates + i);
             }
             for (size_t i = 0; i < count; ++i) {
-                if (!together) tests<1>(k, node[i], x + i, tokens + i, values + i);
+                if (!together) tests<1>(k, node[i], x + i, tokens + i, values + i, gates + i);
                 z_rows[i][level] = values[i];
-                node[i] = 2 * node[i] + 1 + (goes_right(values[i], f_.tie) ? 1 : 0);
-                if (plan_.fetch && level >= plan_.near_levels && level + 1 < to) {
-                    fetch(in_row(k, node[i]), f_.hidden * sizeof(Value));
-                    fetch(out_row(k, node[i]), f_.hidden * sizeof(Value));
-                }
+                if (f_.gated()) g_rows[i][level] = gates[i];
+                const float chooses = f_.routes_on_gate ? gates[i] : values[i];
+                node[i] = 2 * node[i] + 1 + (goes_right(chooses, f_.tie) ? 1 : 0);
+                if (plan_.fetch && level >= plan_.near_levels && level + 1 < to) fetch_rows(k, node[i]);
             }
         }
         // Past the last level stands the child that there is not.
@@ -191,31 +192,48 @@ class NeuronWalk {
             place(tokens[i], k) = to == f_.levels() ? (node[i] - past) / 2 : node[i];
     }
 
+    void fetch_rows(size_t k, size_t node) const {
+        fetch(in_row(k, node), f_.hidden * sizeof(Value));
+        if (f_.gated()) fetch(gate_row(k, node), f_.hidden * sizeof(Value));
+        fetch(out_row(k, node), f_.hidden * sizeof(Value));
+    }
+
     const Value* in_row(size_t k, size_t node) const {
         return static_cast<const Value*>(f_.in) + (k * f_.nodes() + node) * f_.hidden;
+    }
+    const Value* gate_row(size_t k, size_t node) const {
+        return static_cast<const Value*>(f_.gate) + (k * f_.nodes() + node) * f_.hidden;
     }
     const Value* out_row(size_t k, size_t node) const {
         return static_cast<const Value*>(f_.out) + (k * f_.nodes() + node) * f_.hidden;
     }
 
-    // The pre-activations of a node's neuron for `count` tokens.
+    // The pre-activations of a node's neuron, and of its gate where it has one, for `count` tokens.
     template <size_t count>
-    void tests(size_t k, size_t node, const Value* const* x, const uint32_t* tokens, float* values) {
+    void tests(size_t k, size_t node, const Value* const* x, const uint32_t* tokens, float* values,
+               float* gates) {
         const size_t row = k * f_.nodes() + node;
-        const Value* const weights = in_row(k, node);
+        products<count>(in_row(k, node), f_.in_scale, row, x, tokens, values);
+        if (f_.gated()) products<count>(gate_row(k, node), f_.gate_scale, row, x, tokens, gates);
+        if (f_.in_bias == nullptr) return;
+        for (size_t t = 0; t < count; ++t)
+            values[t] += f_.in_bias[row];
+    }
+
+    // scale: 8-bit: of all rows.
+    template <size_t count>
+    void products(const Value* weights, [[maybe_unused]] const float* scale, [[maybe_unused]] size_t row,
+                  const Value* const* x, [[maybe_unused]] const uint32_t* tokens, float* values) {
         if constexpr (type == TensorType::s8) {
             int32_t sums[count];
             dots<Ops, count, true>(&weights, x, f_.hidden, sums);
             for (size_t t = 0; t < count; ++t) {
                 if constexpr (Ops::row_offset != 0) sums[t] -= Ops::row_offset * x_sum_[tokens[t] - z_base_];
-                values[t] = static_cast<float>(sums[t]) * (f_.in_scale[row] * call_.x_scale[tokens[t]]);
+                values[t] = static_cast<float>(sums[t]) * (scale[row] * call_.x_scale[tokens[t]]);
             }
         } else {
             dots<Ops, count, true>(&weights, x, f_.hidden, values);
         }
-        if (f_.in_bias == nullptr) return;
-        for (size_t t = 0; t < count; ++t)
-            values[t] += f_.in_bias[row];
     }
 
     // The sum of each token's 8-bit values, where products move rows up by an offset.
@@ -226,8 +244,10 @@ class NeuronWalk {
         }
     }
 
-    // A token's pre-activations: [trees, levels].
-    float* z(uint32_t token, size_t tree) { return z_ + ((token - z_base_) * f_.trees + tree) * f_.levels(); }
+    // A token's pre-activations, of its neurons or of their gates: [trees, levels].
+    float* values_of(float* all, uint32_t token, size_t tree) const {
+        return all + ((token - z_base_) * f_.trees + tree) * f_.levels();
+    }
 
     // Levels of a tree's path in whole words: the levels beyond the last count nothing.
     size_t padded_levels() const { return round_up(f_.levels(), word_levels); }
@@ -240,12 +260,14 @@ class NeuronWalk {
             for (size_t k = 0; k < f_.trees; ++k) {
                 note_margin(tokens[i], k);
                 float* a = a_ + i * path() + k * padded_levels();
-                __builtin_memcpy(a, z(tokens[i], k), f_.levels() * sizeof(float));
+                __builtin_memcpy(a, values_of(f_.gated() ? g_ : z_, tokens[i], k),
+                                 f_.levels() * sizeof(float));
                 for (size_t level = f_.levels(); level < padded_levels(); ++level)
                     a[level] = 0;
             }
         }
         activate_values<Arch>(f_.activation, a_, count * path());
+        if (f_.gated()) multiply_gated(tokens, count);
         OutputRow out[group];
         for (size_t i = 0; i < count; ++i) {
             out[i] = {call_.y + tokens[i] * f_.hidden, f_.out_bias, f_.hidden, call_.accumulate,
@@ -264,6 +286,18 @@ class NeuronWalk {
                 break;
         }
         add_rows_apart(out, count);
+    }
+
+    // A group's activations of gates times what they gate.
+    void multiply_gated(const uint32_t* tokens, size_t count) {
+        for (size_t i = 0; i < count; ++i) {
+            for (size_t k = 0; k < f_.trees; ++k) {
+                const float* values = values_of(z_, tokens[i], k);
+                float* a = a_ + i * path() + k * padded_levels();
+                for (size_t level = 0; level < f_.levels(); ++level)
+                    a[level] *= values[level];
+            }
+        }
     }
 
     // Columns that words cover, then the others.
@@ -298,10 +332,10 @@ class NeuronWalk {
         }
     }
 
-    // The smallest |z| of the levels that choose (the last one's sign chooses nothing), NaN before all
-    // others.
+    // The smallest |z|, or |g|, of the levels that choose (the last one's sign chooses nothing), NaN before
+    // all others.
     void note_margin(uint32_t token, size_t k) {
-        const float* values = z(token, k);
+        const float* values = values_of(f_.routes_on_gate ? g_ : z_, token, k);
         float margin = INFINITY;
         for (size_t level = 0; level < f_.depth; ++level)
             margin = smaller_margin(margin, values[level]);
@@ -358,7 +392,7 @@ class NeuronWalk {
     const ForestCall& call_;
     NeuronPlan plan_;
     const Value* x_;
-    float *z_ = nullptr, *a_ = nullptr, *scales_ = nullptr;
+    float *z_ = nullptr, *g_ = nullptr, *a_ = nullptr, *scales_ = nullptr;
     int32_t *x_sum_ = nullptr, *starts_ = nullptr;
     uint32_t *order_ = nullptr, *buckets_ = nullptr, *words_ = nullptr;
     const Value** rows_ = nullptr;

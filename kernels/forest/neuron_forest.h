@@ -1,5 +1,7 @@
 // Neuron forest (UltraFastBERT, arXiv 2311.10770, Algorithm 1): every node of the path is a neuron:
 // z = x.in_n + b_n, y += act(z) out_n, and z > 0 goes right (n -> 2n + 2), else left (2n + 1).
+// Gated, as the dense parts of decoders are (SwiGLU, arXiv 2002.05202): g = x.gate_n, y += act(g) z out_n,
+// and the sign of g chooses, or that of z (routes_on_gate).
 #pragma once
 
 #include "kernels/forest/forest.h"
@@ -16,12 +18,16 @@ struct NeuronForest {
     // s8 only, [trees, nodes]: a value is stored * scale.
     const float* in_scale = nullptr;
     const float* out_scale = nullptr;
+    const void* gate = nullptr;         // [trees, nodes, hidden], of a gated forest; else null
+    const float* gate_scale = nullptr;  // s8 only, as in_scale
+    bool routes_on_gate = false;
     const float* in_bias = nullptr;   // [trees, nodes], or null
     const float* out_bias = nullptr;  // [hidden], or null
 
     // NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): the analyser lets depth wrap to -1
     size_t nodes() const { return (size_t{2} << depth) - 1; }
     size_t levels() const { return depth + 1; }
+    bool gated() const { return gate != nullptr; }
 };
 
 // Bytes of scratch, 64-byte aligned, for a call on at most `tokens` tokens.

@@ -11,26 +11,32 @@
 namespace espalier::scalar {
 namespace {
 
-// What differs between stored types: a node's test, and how its row is added to the output.
+// Rows of nodes: of the neurons, or of their gates.
+struct NodeRows {
+    const void* rows;
+    const float* scale;
+};
 
-float test(const NeuronForest& f, size_t row, const float* x, float) {
-    return dot(x, static_cast<const float*>(f.in) + row * f.hidden, f.hidden);
+// What differs between stored types: a node's product, and how its row is added to the output.
+
+float product(const NeuronForest& f, const NodeRows& nodes, size_t row, const float* x, float) {
+    return dot(x, static_cast<const float*>(nodes.rows) + row * f.hidden, f.hidden);
 }
 
-float test(const NeuronForest& f, size_t row, const uint16_t* x, float) {
-    const uint16_t* weights = static_cast<const uint16_t*>(f.in) + row * f.hidden;
+float product(const NeuronForest& f, const NodeRows& nodes, size_t row, const uint16_t* x, float) {
+    const uint16_t* weights = static_cast<const uint16_t*>(nodes.rows) + row * f.hidden;
     float sum = 0;
     for (size_t i = 0; i < f.hidden; ++i)
         sum += float_from_bfloat(x[i]) * float_from_bfloat(weights[i]);
     return sum;
 }
 
-float test(const NeuronForest& f, size_t row, const int8_t* x, float x_scale) {
-    const int8_t* weights = static_cast<const int8_t*>(f.in) + row * f.hidden;
+float product(const NeuronForest& f, const NodeRows& nodes, size_t row, const int8_t* x, float x_scale) {
+    const int8_t* weights = static_cast<const int8_t*>(nodes.rows) + row * f.hidden;
     int32_t sum = 0;
     for (size_t i = 0; i < f.hidden; ++i)
         sum += int32_t{x[i]} * weights[i];
-    return static_cast<float>(sum) * (f.in_scale[row] * x_scale);
+    return static_cast<float>(sum) * (nodes.scale[row] * x_scale);
 }
 
 // A node of a path: its row among all, its activation.
@@ -88,6 +94,7 @@ void neuron_forest_rows(const NeuronForest& f, const ForestCall& call) {
     // The path lies where the other instruction sets keep theirs: nothing is allocated.
     auto* path = reinterpret_cast<Step*>(call.scratch);
     const auto* x = static_cast<const Value*>(call.x);
+    const NodeRows neurons{f.in, f.in_scale}, gates{f.gate, f.gate_scale};
     float* y = call.y;
     for (size_t t = 0; t < call.tokens; ++t, x += f.hidden, y += f.hidden) {
         if (!call.accumulate) std::fill(y, y + f.hidden, 0.0F);
@@ -99,14 +106,19 @@ void neuron_forest_rows(const NeuronForest& f, const ForestCall& call) {
             float margin = INFINITY;
             for (size_t level = 0; level <= f.depth; ++level) {
                 const size_t row = k * f.nodes() + node;
-                const float z = test(f, row, x, call.x_scale != nullptr ? call.x_scale[t] : 1.0F) +
-                                (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
-                path[n] = {row, z};
-                activate(f.activation, &path[n++].a, 1);
+                const float x_scale = call.x_scale != nullptr ? call.x_scale[t] : 1.0F;
+                const float z =
+                    product(f, neurons, row, x, x_scale) + (f.in_bias != nullptr ? f.in_bias[row] : 0.0F);
+                const float g = f.gated() ? product(f, gates, row, x, x_scale) : 0.0F;
+                path[n] = {row, f.gated() ? g : z};
+                activate(f.activation, &path[n].a, 1);
+                if (f.gated()) path[n].a *= z;
+                ++n;
+                const float chooses = f.routes_on_gate ? g : z;
                 if (level < f.depth)
-                    margin = smaller_margin(margin, z);  // the last node's sign chooses nothing
+                    margin = smaller_margin(margin, chooses);  // the last node's sign chooses nothing
                 last = node;
-                node = 2 * node + (goes_right(z, f.tie) ? 2 : 1);
+                node = 2 * node + (goes_right(chooses, f.tie) ? 2 : 1);
             }
             call.routes.leaf[t * f.trees + k] = static_cast<uint32_t>(last - ((size_t{1} << f.depth) - 1));
             call.routes.margin[t * f.trees + k] = margin;

@@ -14,7 +14,8 @@ constexpr size_t near_bytes = size_t{512} << 10, far_bytes = size_t{6} << 20;
 }  // namespace
 
 NeuronPlan plan_neuron_forest(const NeuronForest& f, size_t tokens) {
-    const size_t node_bytes = 2 * f.hidden * bytes_of(f.rows), leaves = size_t{1} << f.depth;
+    const size_t node_bytes = (f.gated() ? 3 : 2) * f.hidden * bytes_of(f.rows),
+                 leaves = size_t{1} << f.depth;
     NeuronPlan plan;
     // Six levels are 63 nodes: 378 KiB at 768 float32. Narrower rows would let more levels stay near, but
     // halving 12 levels was best for them too.
@@ -46,6 +47,7 @@ NeuronLayout neuron_layout(const NeuronForest& f, const NeuronPlan& plan, size_t
         return start;
     };
     layout.z = take(kept * f.trees * f.levels(), sizeof(float));
+    layout.g = take(f.gated() ? kept * f.trees * f.levels() : 0, sizeof(float));
     layout.x_sum = take(f.rows == TensorType::s8 ? kept : 0, sizeof(int32_t));
     layout.order = take(sorted ? tokens : 0, sizeof(uint32_t));
     layout.buckets = take(sorted ? places + 1 : 0, sizeof(uint32_t));

@@ -20,6 +20,7 @@ NeuronPlan plan_neuron_forest(const NeuronForest& forest, size_t tokens);
 // Where a call's scratch lies, in bytes from its start.
 struct NeuronLayout {
     size_t z = 0;        // [tokens or group, trees, levels]
+    size_t g = 0;        // the same, of a gated forest's gates
     size_t x_sum = 0;    // [tokens or group], 8-bit only
     size_t order = 0;    // [tokens], for a second pass
     size_t buckets = 0;  // for sorting

@@ -203,7 +203,9 @@ TEST_CASE("tokenizer fields") {
 
 TEST_CASE("blocks") {
     check_all({
-        {{"block 1", "flags"}, [](Patch& p) { p.block(1).flags |= 16; }},
+        {{"block 1", "flags"}, [](Patch& p) { p.block(1).flags |= 32; }},
+        {{"block 0", "parallel", "in front"}, [](Patch& p) { p.block(0).flags |= 16; }},
+        {{"block 1", "parallel", "behind"}, [](Patch& p) { p.block(1).flags |= 16; }},
         {{"block 0", "part_count"}, [](Patch& p) { p.block(0).part_count = 0xffffffff; }},
         {{"block 1", "part_count", "0 to 1"}, [](Patch& p) { p.block(1).part_count = 2; }},
         {{"block 0", "first_part"}, [](Patch& p) { p.block(0).first_part = 1; }},
@@ -225,6 +227,8 @@ TEST_CASE("parts") {
         {{"part 1", "activation"}, [](Patch& p) { p.part(1).activation = 6; }},
         {{"part 1", "tie"}, [](Patch& p) { p.part(1).tie = 2; }},
         {{"part 2", "routes_on"}, [](Patch& p) { p.part(2).routes_on = 2; }},
+        {{"part 2", "routes_on", "no gate"}, [](Patch& p) { p.part(2).routes_on = 1; }},
+        {{"part 0", "routes_on", "no gate"}, [](Patch& p) { p.part(0).routes_on = 1; }},
         {{"part 2", "flags"}, [](Patch& p) { p.part(2).flags |= 8; }},
         {{"part 0", "width"}, [](Patch& p) { p.part(0).width = 0; }},
         {{"part 0", "width"}, [](Patch& p) { p.part(0).width = (1u << 24) + 1; }},

@@ -51,6 +51,8 @@ void compare(const ForestSize& size, Activation activation, TieRule tie, size_t 
     CAPTURE(size.trees);
     CAPTURE(size.depth);
     CAPTURE(size.leaf_width);
+    CAPTURE(size.gated);
+    CAPTURE(size.routes_on_gate);
     CAPTURE(tokens);
     CAPTURE(named(activation));
     for (const Isa isa : available_isas()) {
@@ -79,6 +81,8 @@ ForestSize random_size(Random& random, size_t hidden) {
     size.leaf_width = random.pick<size_t>({0, 1, 2, 5, 7, 15, 16, 17, 31, 64, 65});
     size.up_bias = random.coin();
     size.output_bias = random.coin();
+    size.gated = random.between(0, 2) == 0;
+    size.routes_on_gate = size.gated && random.coin();
     return size;
 }
 
@@ -112,6 +116,22 @@ TEST_CASE_TEMPLATE("model widths and odd ones beside them", Fixture, LeafFixture
     CHECK(count.hairlines * 100 < count.walks);
 }
 
+TEST_CASE_TEMPLATE("gated trees at model widths, routed by their gates and not", Fixture, LeafFixture,
+                   NeuronFixture) {
+    Count count;
+    Random random(14);
+    for (const size_t hidden : {127, 128, 384, 577}) {
+        for (const bool on_gate : {false, true}) {
+            ForestSize size{hidden, 2, 4, 48};
+            size.gated = true;
+            size.routes_on_gate = on_gate;
+            compare<Fixture>(size, Activation::silu, TieRule::zero_goes_left, 70, random.next(), count);
+        }
+    }
+    report("gated", count);
+    CHECK(count.hairlines * 100 < count.walks);
+}
+
 TEST_CASE("the shapes of the shipped models") {
     Count leaf, neuron;
     compare<LeafFixture>({384, 1, 5, 64}, Activation::gelu_erf, TieRule::zero_goes_left, 130, 1, leaf);
@@ -141,6 +161,7 @@ TEST_CASE_TEMPLATE("in small integers everything is exact, ties included, under 
         for (int i = 0; i < 40; ++i) {
             ForestSize size = random_size<Fixture>(random, random.between(1, 12));
             size.integers = true;
+            size.gated = size.routes_on_gate = false;  // their products outgrow exact sums
             // relu keeps integers; their products stay below 2^24 in a leaf of this size.
             const auto activation = random.pick({Activation::none, Activation::relu});
             const uint64_t seed = random.next();

@@ -13,6 +13,8 @@ struct ForestSize {
     bool up_bias = true, output_bias = true;
     bool integers = false;    // small integers: every sum is exact, ties are frequent, budgets are zero
     size_t shared_width = 0;  // leaf forests only
+    bool gated = false;
+    bool routes_on_gate = false;  // gated neuron forests only
 };
 
 // What a kernel call gives, in guarded buffers of exactly the size it may write.
@@ -60,6 +62,21 @@ inline void note_margin(ExpectedToken& out, const Dot& test) {
     }
 }
 
+// A neuron's activation and what float32 may err by.
+struct ExpectedActivation {
+    double value, slack;
+};
+inline ExpectedActivation activation_of(Activation activation, const Dot& z) {
+    return {activated(activation, z.value), 1.2 * z.budget + activation_budget(activation, z.value)};
+}
+// act(gate) * z. The activations' slopes are at most 1.2.
+inline ExpectedActivation gated_activation(Activation activation, const Dot& gate, const Dot& z) {
+    const ExpectedActivation a = activation_of(activation, gate);
+    const double value = a.value * z.value;
+    return {value, std::fabs(a.value) * z.budget + (std::fabs(z.value) + z.budget) * a.slack +
+                       2 * unit * std::fabs(value)};
+}
+
 class NeuronFixture {
    public:
     using Kernel = NeuronForestKernel;
@@ -68,11 +85,13 @@ class NeuronFixture {
           in_(rows_ * size.hidden),
           in_bias_(rows_),
           out_(rows_ * size.hidden, 64),
+          gate_(size.gated ? rows_ * size.hidden : 0),
           out_bias_(size.hidden) {
         fill(in_, random, size, static_cast<double>(size.hidden));
         fill(in_bias_, random, size, 16);
         fill(out_, random, size, static_cast<double>(size.depth + 1));
         fill(out_bias_, random, size, 16);
+        fill(gate_, random, size, static_cast<double>(size.hidden));
         forest.hidden = size.hidden;
         forest.trees = size.trees;
         forest.depth = size.depth;
@@ -80,16 +99,20 @@ class NeuronFixture {
         forest.in_bias = size.up_bias ? in_bias_.data() : nullptr;
         forest.out = out_.data();
         forest.out_bias = size.output_bias ? out_bias_.data() : nullptr;
+        forest.gate = size.gated ? gate_.data() : nullptr;
+        forest.routes_on_gate = size.routes_on_gate;
     }
     static Kernel kernel(const KernelTable& table) { return table.neuron_forest_f32; }
     Buffer<float>& thresholds() { return in_bias_; }
-    bool intact() { return in_.intact() && in_bias_.intact() && out_.intact() && out_bias_.intact(); }
+    bool intact() {
+        return in_.intact() && in_bias_.intact() && out_.intact() && gate_.intact() && out_bias_.intact();
+    }
     ExpectedToken expected(const float* x, const float* y) const;
     NeuronForest forest;
 
    private:
     size_t rows_;
-    Buffer<float> in_, in_bias_, out_, out_bias_;
+    Buffer<float> in_, in_bias_, out_, gate_, out_bias_;
 };
 
 inline ExpectedToken NeuronFixture::expected(const float* x, const float* y) const {
@@ -109,17 +132,20 @@ inline ExpectedToken NeuronFixture::expected(const float* x, const float* y) con
             const size_t row = k * f.nodes() + node;
             const float bias = f.in_bias != nullptr ? f.in_bias[row] : 0;
             const Dot z = dot(x, static_cast<const float*>(f.in) + row * f.hidden, 1, f.hidden, bias);
-            const double a = activated(f.activation, z.value);
-            const double slack = 1.2 * z.budget + activation_budget(f.activation, z.value);
+            const float* gate = static_cast<const float*>(f.gate);
+            const Dot g = f.gated() ? dot(x, gate + row * f.hidden, 1, f.hidden, 0) : z;
+            const auto [a, slack] =
+                f.gated() ? gated_activation(f.activation, g, z) : activation_of(f.activation, z);
+            const Dot& chooses = f.routes_on_gate ? g : z;
             for (size_t i = 0; i < f.hidden; ++i) {
                 const double weight = static_cast<const float*>(f.out)[row * f.hidden + i];
                 out.y[i] += a * weight;
                 absolute[i] += std::fabs(a * weight);
                 carried[i] += slack * std::fabs(weight);
             }
-            if (level < f.depth) note_margin(out, z);
+            if (level < f.depth) note_margin(out, chooses);
             last = node;
-            node = 2 * node + (right(z.value, f.tie) ? 2 : 1);
+            node = 2 * node + (right(chooses.value, f.tie) ? 2 : 1);
         }
         out.leaf.push_back(static_cast<uint32_t>(last - ((size_t{1} << f.depth) - 1)));
     }

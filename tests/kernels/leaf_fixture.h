@@ -16,6 +16,7 @@ class LeafFixture {
                 TensorType nodes = TensorType::f32)
         : forest(shape_of(size, rows, nodes)),
           leaf_(forest.groups(), size.leaf_width, size.hidden),
+          gate_(forest.groups(), forest.gated ? size.leaf_width : 0, size.hidden),
           shared_(1, size.shared_width, size.hidden),
           node_weight_(size.trees * (forest.leaves() - 1) * size.hidden),
           node_threshold_(size.trees * (forest.leaves() - 1)),
@@ -28,6 +29,7 @@ class LeafFixture {
             weight = nodes == TensorType::bf16 ? float_from_bfloat(bfloat_from_float(weight)) : weight;
         leaf_.fill_all(random, size);
         shared_.fill_all(random, size);
+        gate_.fill_all(random, size);
         if (size.output_bias) {
             fill(output_bias_, random, size, 16);
             if (size.shared_width > 0) fill(shared_output_bias_, random, size, 16);
@@ -86,6 +88,7 @@ class LeafFixture {
         f.depth = size.depth;
         f.leaf_width = size.leaf_width;
         f.shared_width = size.shared_width;
+        f.gated = size.gated && size.leaf_width > 0;
         f.rows = rows;
         f.node_rows = nodes;
         return f;
@@ -97,6 +100,7 @@ class LeafFixture {
         if (size.leaf_width > 0) {
             packer.up(leaf_.up.data());
             packer.up_bias(leaf_.up_bias.data());
+            if (forest.gated) packer.gate(gate_.up.data());
             packer.down(leaf_.down.data());
         }
         packer.output_bias(output_bias_.data());
@@ -113,6 +117,7 @@ class LeafFixture {
             packer.shared_output_bias(shared_output_bias_.data());
         }
         leaf_.store_as(forest.rows);
+        gate_.store_as(forest.rows);
         shared_.store_as(forest.rows);
         forest = packer.forest();
     }
@@ -125,7 +130,7 @@ class LeafFixture {
     void add(const Neurons& neurons, size_t group, const float* x, std::vector<Neuron>& active) const;
     static void turn(std::vector<Neuron>& active, size_t first);
 
-    Neurons leaf_, shared_;
+    Neurons leaf_, gate_, shared_;
     Buffer<float> node_weight_, node_threshold_, output_bias_, shared_output_bias_;
     Buffer<std::byte> memory_;
 };
@@ -147,9 +152,12 @@ inline void LeafFixture::add(const Neurons& neurons, size_t group, const float* 
                              std::vector<Neuron>& active) const {
     for (size_t n = group * neurons.width; n < (group + 1) * neurons.width; ++n) {
         const Dot z = dot(x, neurons.up.data() + n * forest.hidden, 1, forest.hidden, neurons.up_bias[n]);
-        active.push_back({activated(forest.activation, z.value),
-                          1.2 * z.budget + activation_budget(forest.activation, z.value),
-                          neurons.down_scale[n], neurons.down.data() + n * forest.hidden});
+        const auto [a, slack] =
+            forest.gated
+                ? gated_activation(forest.activation,
+                                   dot(x, gate_.up.data() + n * forest.hidden, 1, forest.hidden, 0), z)
+                : activation_of(forest.activation, z);
+        active.push_back({a, slack, neurons.down_scale[n], neurons.down.data() + n * forest.hidden});
     }
 }
 

@@ -30,6 +30,7 @@ void compare(const Form& form, const ForestSize& size, Activation activation, si
     CAPTURE(size.depth);
     CAPTURE(size.leaf_width);
     CAPTURE(size.shared_width);
+    CAPTURE(size.gated);
     CAPTURE(tokens);
     CAPTURE(named(activation));
     Random random(seed);
@@ -74,6 +75,7 @@ ForestSize random_size(Random& random, size_t hidden) {
     size.shared_width = random.pick<size_t>({0, 0, 1, 7, 16, 32, 33, 64, 70});
     size.up_bias = random.coin();
     size.output_bias = random.coin();
+    size.gated = size.shared_width == 0 && random.coin();
     return size;
 }
 
@@ -91,6 +93,8 @@ TEST_CASE("rows of every type, random shapes") {
         for (const size_t hidden : {383, 384, 769})
             compare(form, {hidden, 1, 3, 64, true, true, false, 64}, Activation::gelu_erf, 120, true,
                     random.next(), count);
+        compare(form, {385, 2, 3, 40, true, true, false, 0, true}, Activation::silu, 120, false,
+                random.next(), count);
         MESSAGE(named(form.rows), " rows, ", named(form.nodes), " nodes: ", count.walks, " walks, ",
                 count.hairlines, " hairlines (exempt); largest share of its budget: output ",
                 count.outputs.worst(), ", margin ", count.margins.worst());

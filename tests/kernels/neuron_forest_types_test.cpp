@@ -53,6 +53,7 @@ class Fixture {
         : rows_(size.trees * ((size_t{2} << size.depth) - 1)),
           in_(type, rows_, size.hidden, random, size, static_cast<double>(size.hidden)),
           out_(type, rows_, size.hidden, random, size, static_cast<double>(size.depth + 1)),
+          gate_(type, size.gated ? rows_ : 0, size.hidden, random, size, static_cast<double>(size.hidden)),
           in_bias_(rows_),
           out_bias_(size.hidden) {
         fill(in_bias_, random, size, 16);
@@ -67,6 +68,10 @@ class Fixture {
         forest.out_scale = out_.tokens.scale.data();
         forest.in_bias = size.up_bias ? in_bias_.data() : nullptr;
         forest.out_bias = size.output_bias ? out_bias_.data() : nullptr;
+        if (!size.gated) return;
+        forest.gate = gate_.tokens.stored.data();
+        forest.gate_scale = gate_.tokens.scale.data();
+        forest.routes_on_gate = size.routes_on_gate;
     }
 
     // y0 null: the forest overwrites.
@@ -77,7 +82,7 @@ class Fixture {
     void add_tree(size_t k, const float* x, ExpectedToken& out, std::vector<double>& absolute,
                   std::vector<double>& carried) const;
     size_t rows_;
-    Rows in_, out_;
+    Rows in_, out_, gate_;
     Buffer<float> in_bias_, out_bias_;
 };
 
@@ -94,13 +99,16 @@ void Fixture::add_tree(size_t k, const float* x, ExpectedToken& out, std::vector
         const size_t row = k * f.nodes() + node;
         const Dot z = dot(x, in_.row(row), 1, f.hidden, f.in_bias != nullptr ? f.in_bias[row] : 0);
         path.push_back(row);
-        a.push_back(activated(f.activation, z.value));
-        slack.push_back(1.2 * z.budget + activation_budget(f.activation, z.value));
+        const Dot g = f.gated() ? dot(x, gate_.row(row), 1, f.hidden, 0) : z;
+        const auto neuron = f.gated() ? gated_activation(f.activation, g, z) : activation_of(f.activation, z);
+        const Dot& chooses = f.routes_on_gate ? g : z;
+        a.push_back(neuron.value);
+        slack.push_back(neuron.slack);
         const double row_scale = f.rows == TensorType::s8 ? f.out_scale[row] : 1;
         largest = std::max(largest, (std::fabs(a.back()) + slack.back()) * row_scale);
         if (level == f.depth) break;
-        note_margin(out, z);
-        node = 2 * node + (right(z.value, f.tie) ? 2 : 1);
+        note_margin(out, chooses);
+        node = 2 * node + (right(chooses.value, f.tie) ? 2 : 1);
     }
     out.leaf.push_back(static_cast<uint32_t>(node - ((size_t{1} << f.depth) - 1)));
     for (size_t n = 0; n < path.size(); ++n) {
@@ -224,6 +232,8 @@ TEST_CASE("random shapes in every type") {
             ForestSize size{hidden, random.between(1, 6), random.between(0, 6)};
             size.up_bias = random.coin();
             size.output_bias = random.coin();
+            size.gated = random.coin();
+            size.routes_on_gate = size.gated && random.coin();
             compare(type, size, all_activations[random.between(0, 5)],
                     random.pick({TieRule::zero_goes_left, TieRule::zero_goes_right}), random.between(1, 40),
                     random.coin(), random.next(), count);
@@ -256,6 +266,9 @@ TEST_CASE("large calls: by subtree, outputs by leaf, streamed outputs") {
                     count);
             compare(type, {24, 3, 7}, Activation::gelu_tanh, TieRule::zero_goes_left, tokens, random.coin(),
                     random.next(), count);
+            for (const size_t trees : {1, 2})
+                compare(type, {40, trees, 6, 0, true, false, false, 0, true, random.coin()}, Activation::silu,
+                        TieRule::zero_goes_left, tokens, random.coin(), random.next(), count);
         }
         compare(type, {1024, 1, 7}, Activation::gelu_erf, TieRule::zero_goes_left, 1600, false, random.next(),
                 count);

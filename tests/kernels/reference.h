@@ -3,28 +3,10 @@
 
 #include <cmath>
 
-#include "base/types.h"
+#include "tests/activation_reference.h"
 #include "tests/kernels/support.h"
 
 namespace espalier::test {
-
-inline double activated(Activation activation, double x) {
-    switch (activation) {
-        case Activation::none:
-            return x;
-        case Activation::gelu_erf:
-            return 0.5 * x * (1 + std::erf(x * std::sqrt(0.5)));
-        case Activation::gelu_tanh:
-            return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
-        case Activation::relu:
-            return x < 0 ? 0 : x;
-        case Activation::silu:
-            return x / (1 + std::exp(-x));
-        case Activation::tanh:
-            return std::tanh(x);
-    }
-    return x;
-}
 
 // The forms with 1 + erf or 1 + tanh lose the relative accuracy of small results left of zero: there the
 // error is a few units of x, not of the result.

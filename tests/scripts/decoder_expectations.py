@@ -77,10 +77,16 @@ class Llama2c:
                 return [1] + ids
             ids[at : at + 2] = [self.ids[self.pieces[ids[at]] + self.pieces[ids[at + 1]]]]
 
-    def logits(self, ids):
-        def norm(x, weight):
-            return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weight
+    @staticmethod
+    def norm(x, weight):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weight
 
+    def logits(self, ids, **without):
+        return self.norm(self.states(ids, **without)[-1], self.final_norm) @ self.words.T
+
+    def states(self, ids, without_block=None, without_attention=None):
+        """Hidden states in front of the first block and behind each."""
+        norm = self.norm
         tokens, half = len(ids), self.size // 2
         angle = np.arange(tokens)[:, None, None] * 10000.0 ** (-np.arange(half) / half)
 
@@ -92,8 +98,12 @@ class Llama2c:
             return out
 
         x = self.words[ids]
+        states = [x]
         mask = np.triu(np.full((tokens, tokens), -np.inf), 1)
         for l in range(len(self.wq)):
+            if l == without_block:
+                states.append(x)
+                continue
             y = norm(x, self.attention_norm[l])
             q = turn((y @ self.wq[l].T).reshape(tokens, self.heads, self.size))
             k = turn((y @ self.wk[l].T).reshape(tokens, self.kv_heads, self.size))
@@ -102,11 +112,13 @@ class Llama2c:
             scores = np.einsum("qhd,khd->hqk", q, k) / math.sqrt(self.size) + mask
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             scores /= scores.sum(-1, keepdims=True)
-            x = x + np.einsum("hqk,khd->qhd", scores, v).reshape(tokens, self.dim) @ self.wo[l].T
+            if l != without_attention:
+                x = x + np.einsum("hqk,khd->qhd", scores, v).reshape(tokens, self.dim) @ self.wo[l].T
             y = norm(x, self.ffn_norm[l])
             gate = y @ self.w1[l].T
             x = x + (gate / (1 + np.exp(-gate)) * (y @ self.w3[l].T)) @ self.w2[l].T
-        return norm(x, self.final_norm) @ self.words.T
+            states.append(x)
+        return states
 
     begin, end, name = 1, 1, "stories260K"
 
