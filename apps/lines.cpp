@@ -1,12 +1,11 @@
 #include "apps/lines.h"
 
-#include <utf8proc.h>
-
 #include <fstream>
 #include <iostream>
 #include <iterator>
 
 #include "base/error.h"
+#include "runtime/tokenizer/unicode.h"
 
 namespace espalier {
 
@@ -17,11 +16,10 @@ size_t find_invalid_utf8(std::string_view text) {
             ++i;
             continue;
         }
-        utf8proc_int32_t code_point = 0;
-        const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + i,
-                                             static_cast<utf8proc_ssize_t>(text.size() - i), &code_point);
-        if (length <= 0) return i;
-        i += static_cast<size_t>(length);
+        const auto [code_point, bytes] = unicode::decode_utf8(text.data() + i, text.data() + text.size());
+        // What stands for ill-formed bytes may be written out, too.
+        if (code_point == 0xFFFD && text.substr(i, bytes) != "\xEF\xBF\xBD") return i;
+        i += bytes;
     }
     return std::string_view::npos;
 }

@@ -2,8 +2,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(espalier_targets espalier espalier_utf8proc)
-install(TARGETS ${espalier_targets} EXPORT EspalierTargets
+install(TARGETS espalier EXPORT EspalierTargets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY runtime/include/espalier DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT EspalierTargets NAMESPACE Espalier:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Espalier)
@@ -15,9 +14,6 @@ install(FILES ${PROJECT_BINARY_DIR}/EspalierConfig.cmake ${PROJECT_BINARY_DIR}/E
 
 # What a program needs beside a static library; a shared one names its own.
 if(NOT BUILD_SHARED_LIBS)
-    if(ESPALIER_TOKENIZERS)
-        string(APPEND espalier_pc_libraries " -lutf8proc")
-    endif()
     if(ESPALIER_ONEDNN)
         string(APPEND espalier_pc_libraries " -ldnnl")
     endif()

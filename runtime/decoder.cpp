@@ -25,6 +25,10 @@ double negative_log_probability(std::span<const float> logits, int32_t id) {
 
 }  // namespace
 
+bool decoders_compiled_in() noexcept {
+    return true;
+}
+
 Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads)
     : model_(model),
       cache_(arena, model, window, threads),

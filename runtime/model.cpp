@@ -51,6 +51,10 @@ Model::Model(const ModelOptions& options, const Open& open)
       weights_(options.callers_memory ? options.memory : &pages_),
       file_(open(options.huge_pages ? weights_ : options.memory)),
       prepared_(weights_) {
+    if (spec().family == Family::decoder && !decoders_compiled_in())
+        throw Error(Status::unsupported,
+                    "%s: expected an encoder, found a decoder: this build has none (ESPALIER_DECODERS=OFF)",
+                    file_.source());
     if (options.verify) file_.verify_payload();
     const Isa isa = chosen_isa(options.isa);
     kernels_ = &kernel_table(isa);

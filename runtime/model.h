@@ -76,6 +76,9 @@ class Model {
     std::vector<std::string> head_names_, labels_;
 };
 
+// False in a build without decoders, which refuses to open their models.
+bool decoders_compiled_in() noexcept;
+
 // The instruction set of that name, of ESPALIER_ISA where the name is empty, else the best. Throws
 // Error(unsupported | invalid_argument) for one that is unknown or not to be had here.
 Isa chosen_isa(std::string_view name);

@@ -38,7 +38,7 @@ require_packages() {
 }
 
 # ocl-icd-opencl-dev: the CMake files of libdnnl-dev ask for OpenCL, which that package only recommends.
-build_packages=(g++ cmake ninja-build libdnnl-dev ocl-icd-opencl-dev libxsimd-dev libxxhash-dev libutf8proc-dev libcli11-dev nlohmann-json3-dev)
+build_packages=(g++ cmake ninja-build libdnnl-dev ocl-icd-opencl-dev libxsimd-dev libxxhash-dev libcli11-dev nlohmann-json3-dev)
 check_packages=(doctest-dev libbenchmark-dev clang clang-format clang-tidy libclang-rt-14-dev binutils python3 python3-venv python3-numpy python3-torch)
 # From PyPI, with all that they need but numpy and PyTorch: versions that work with Debian's Python 3.11, numpy 1.24 and PyTorch 1.13.
 training_packages=(tokenizers==0.23.3 safetensors==0.8.0
@@ -46,4 +46,4 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
     pyparsing==3.2.5 python-dateutil==2.9.0.post0 six==1.17.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
 # Cross builds: the compiler, the emulator that runs what it makes, and the libraries of the other architecture.
-arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libutf8proc-dev:arm64 libstdc++6:arm64 libgomp1:arm64)
+arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64)

@@ -1,7 +1,7 @@
 # 64-bit Arm Linux by Debian's cross compiler (g++-aarch64-linux-gnu). ARMv8.0-A: what every 64-bit Arm core has.
 # Libraries come from Debian's arm64 packages, programs that are built run under QEMU, so ctest works as on the device:
 #   dpkg --add-architecture arm64 && apt-get update
-#   apt-get install g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libutf8proc-dev:arm64 libstdc++6:arm64 libgomp1:arm64
+#   apt-get install g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

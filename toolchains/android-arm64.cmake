@@ -1,5 +1,5 @@
 # 64-bit Android by its NDK (r25 or later), whose folder ANDROID_NDK names in the environment or by -D. Android 7 (API 24)
-# and later. xsimd, xxhash and utf8proc have no packages there: their headers and libraries are looked for in
+# and later. xsimd and xxhash have no packages there: their headers and libraries are looked for in
 # CMAKE_PREFIX_PATH. Not built here: no NDK was at hand.
 if(NOT ANDROID_NDK)
     set(ANDROID_NDK $ENV{ANDROID_NDK})

@@ -2,7 +2,7 @@
 # brings fused multiply-adds: Cortex-A5, A7, A12, A15, A17, and 64-bit cores in 32-bit mode; not A8 and A9.
 # Libraries come from Debian's armhf packages, programs that are built run under QEMU:
 #   dpkg --add-architecture armhf && apt-get update
-#   apt-get install g++-arm-linux-gnueabihf qemu-user-static libxsimd-dev:armhf libutf8proc-dev:armhf libstdc++6:armhf libgomp1:armhf
+#   apt-get install g++-arm-linux-gnueabihf qemu-user-static libxsimd-dev:armhf libstdc++6:armhf libgomp1:armhf
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR armv7)
 set(CMAKE_C_COMPILER arm-linux-gnueabihf-gcc)

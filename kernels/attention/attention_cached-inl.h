@@ -13,14 +13,17 @@ inline void mix_columns(const CachedHead& seen, const float* weights, float inve
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
     V sums[vectors];
+#pragma GCC unroll 4
     for (size_t v = 0; v < vectors; ++v)
         sums[v] = V(0.0F);
     const float* row = seen.values + column;
     for (size_t j = 0; j < seen.length; ++j, row += seen.dimension) {
         const V weight(weights[j]);
+#pragma GCC unroll 4
         for (size_t v = 0; v < vectors; ++v)
             sums[v] = xsimd::fma(weight, V::load_unaligned(row + v * w), sums[v]);
     }
+#pragma GCC unroll 4
     for (size_t v = 0; v < vectors; ++v)
         (sums[v] * V(inverse)).store_unaligned(out + column + v * w);
 }

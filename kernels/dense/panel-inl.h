@@ -200,13 +200,16 @@ struct PanelOps<Arch, TensorType::s8> {
     template <size_t height, size_t width, class Word>
     [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
         int16x8_t value[height];
+#pragma GCC unroll 8
         for (size_t r = 0; r < height; ++r)
             value[r] = vmovl_s8(vcreate_s8(word(r) | static_cast<uint64_t>(word(r)) << 32));
+#pragma GCC unroll 8
         for (size_t v = 0; v < width; ++v) {
             const uint8x16_t quads = vreinterpretq_u8_u32(vld1q_u32(b + v * 4));
             const int16x8_t first = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(quads)));
             const int16x8_t second = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(quads)));
             // A product is at most 255 * 128 in size: it fits 16 bits.
+#pragma GCC unroll 8
             for (size_t r = 0; r < height; ++r) {
                 const int32x4_t pairs0 = vpaddlq_s16(vmulq_s16(first, value[r]));
                 const int32x4_t pairs1 = vpaddlq_s16(vmulq_s16(second, value[r]));

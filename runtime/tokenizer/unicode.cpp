@@ -1,15 +1,17 @@
 #include "runtime/tokenizer/unicode.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <iterator>
 
 namespace espalier::unicode {
 namespace {
 
-// Defines fact_changes, sorted: (code point << 8) | the facts of it and its successors up to the next entry;
-// and lower_case: from `first` on, every code point that has a lower case finds it `distance` away.
+// Defines, all sorted:
+//   fact_changes    (code point << 8) | the facts of it and its successors up to the next entry
+//   class_changes   the same of combining classes
+//   lower_case      from `first` on, every code point that has a lower case finds it `distance` away
+//   decompositions  (code point << 14) | where its parts begin in `parts`; they end where the next one's
+//   begin
 struct LowerCase {
     char32_t first;
     int32_t distance;
@@ -19,33 +21,51 @@ struct LowerCase {
 constexpr char32_t replacement = 0xFFFD;
 constexpr char32_t capital_i_with_dot = 0x130;  // the one code point whose lower case is two
 
+// Syllables are composed by rule (The Unicode Standard, 3.12): 19 leading consonants, 21 vowels, 28 endings
+// of which the first is none.
+constexpr char32_t first_syllable = 0xAC00, last_syllable = 0xD7A3;
+
+size_t decompose_syllable(char32_t code_point, char32_t* out) {
+    constexpr char32_t endings = 28, vowels = 21;
+    const char32_t at = code_point - first_syllable;
+    out[0] = 0x1100 + at / (vowels * endings);
+    out[1] = 0x1161 + at / endings % vowels;
+    if (at % endings == 0) return 2;
+    out[2] = 0x11A7 + at % endings;
+    return 3;
+}
+
+// What a table of changes says of the code point; its first entry is at 0 or what is before it is 0.
+template <size_t count>
+uint8_t value_at(const uint32_t (&changes)[count], char32_t code_point) {
+    const auto* after = std::upper_bound(std::begin(changes), std::end(changes),
+                                         static_cast<uint32_t>(code_point) << 8 | 0xFF);
+    return after == std::begin(changes) ? uint8_t{0} : static_cast<uint8_t>(*std::prev(after));
+}
+
 }  // namespace
 
 uint8_t facts(char32_t code_point) noexcept {
-    const auto after = std::upper_bound(std::begin(fact_changes), std::end(fact_changes),
-                                        static_cast<uint32_t>(code_point) << 8 | 0xFF);
-    return static_cast<uint8_t>(*std::prev(after));
+    return value_at(fact_changes, code_point);
 }
 
 size_t decompose(char32_t code_point, char32_t (&out)[longest_decomposition]) noexcept {
-    utf8proc_int32_t parts[longest_decomposition];
-    const utf8proc_ssize_t count =
-        facts(code_point) & normalizes
-            ? utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code_point), parts, longest_decomposition,
-                                      UTF8PROC_DECOMPOSE, nullptr)
-            : 0;
-    if (count < 1 || count > static_cast<utf8proc_ssize_t>(longest_decomposition)) {
-        out[0] = code_point;
-        return 1;
-    }
-    std::copy_n(parts, count, out);
-    return static_cast<size_t>(count);
+    out[0] = code_point;
+    if (!(facts(code_point) & normalizes)) return 1;
+    if (code_point >= first_syllable && code_point <= last_syllable)
+        return decompose_syllable(code_point, out);
+    constexpr unsigned shift = 14;
+    constexpr uint32_t place = (1u << shift) - 1;
+    const auto* entry = std::lower_bound(std::begin(decompositions), std::end(decompositions),
+                                         static_cast<uint32_t>(code_point) << shift);
+    if (entry == std::end(decompositions) || *entry >> shift != code_point) return 1;  // a mark that moves
+    const size_t first = entry[0] & place, count = (entry[1] & place) - first;
+    std::copy_n(parts + first, count, out);
+    return count;
 }
 
 uint8_t combining_class(char32_t code_point) noexcept {
-    if (!(facts(code_point) & normalizes)) return 0;
-    return static_cast<uint8_t>(
-        utf8proc_get_property(static_cast<utf8proc_int32_t>(code_point))->combining_class);
+    return value_at(class_changes, code_point);
 }
 
 size_t to_lower(char32_t code_point, char32_t (&out)[longest_lower_case]) noexcept {

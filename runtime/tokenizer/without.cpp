@@ -1,7 +1,6 @@
 // In place of the tokenizers in a build without them (ESPALIER_TOKENIZERS=OFF): models open, token ids run,
 // and text is refused before it gets here.
 #include "base/error.h"
-#include "runtime/tokenizer/bpe.h"
 #include "runtime/tokenizer/wordpiece.h"
 
 namespace espalier {
@@ -29,20 +28,6 @@ WordPiece::WordPiece(const Vocabulary& vocabulary, const WordPieceOptions&)
 
 Encoded WordPiece::encode(std::string_view, std::optional<std::string_view>, size_t, bool, std::span<int32_t>,
                           std::span<uint8_t>, TokenizerScratch&) const {
-    refuse();
-}
-
-Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge>, const BpeOptions&,
-         std::pmr::memory_resource* memory)
-    : vocabulary_(&vocabulary), slots_(memory) {
-    refuse();
-}
-
-size_t Bpe::encode(std::string_view, bool, std::span<int32_t>, BpeScratch&) const {
-    refuse();
-}
-
-void Bpe::decode(int32_t, int32_t, Piece&) const {
     refuse();
 }
 

@@ -1,9 +1,11 @@
-/* consumer_core MODEL: what is left without tokenizers and threads, with nothing taken for granted: the model
- * from memory of the program's own, all working memory from the program, token ids in, a classification out.
+/* consumer_core MODEL DECODER: what is left without tokenizers, decoders and threads, with nothing taken for
+ * granted: the model from memory of the program's own, all working memory from the program, token ids in, a
+ * classification out. A decoder is refused.
  */
 #include <espalier/espalier.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void* aligned(size_t bytes, void** block) {
     *block = malloc(bytes + 63);
@@ -22,6 +24,18 @@ static void* read_model(const char* path, size_t* bytes, void** block) {
     return data;
 }
 
+/* Whether a decoder's file has a status and one line that says why. */
+static int decoder_is_refused(const char* path) {
+    espalier_error error = {ESPALIER_OK, ""};
+    espalier_model* model = NULL;
+    if (espalier_model_open(path, NULL, &model, &error) == ESPALIER_UNSUPPORTED && model == NULL &&
+        strstr(error.message, "found a decoder") != NULL && strchr(error.message, '\n') == NULL)
+        return 1;
+    fprintf(stderr, "expected %s to be refused as a decoder, found: %s\n", path, error.message);
+    espalier_model_close(model);
+    return 0;
+}
+
 int main(int argc, char** argv) {
     /* [CLS] not good at all [SEP] */
     static const int32_t ids[] = {101, 2025, 2204, 2012, 2035, 102};
@@ -36,7 +50,7 @@ int main(int argc, char** argv) {
     float logits[2];
     void *model_block = NULL, *arena_block = NULL;
     size_t bytes = 0;
-    void* data = argc > 1 ? read_model(argv[1], &bytes, &model_block) : NULL;
+    void* data = argc > 2 ? read_model(argv[1], &bytes, &model_block) : NULL;
     espalier_status status = ESPALIER_IO;
     espalier_context_options_init(&options);
     options.max_tokens = 6;
@@ -53,6 +67,7 @@ int main(int argc, char** argv) {
         fprintf(stderr, "expected text to be refused without tokenizers, found: %s\n", error.message);
         return 1;
     }
+    if (status == ESPALIER_OK && !decoder_is_refused(argv[2])) return 1;
     if (status == ESPALIER_OK) printf("%s\n", espalier_model_label(model, 0, logits[1] > logits[0] ? 1 : 0));
     if (status != ESPALIER_OK) fprintf(stderr, "%s\n", error.message);
     espalier_context_destroy(context);

@@ -1,5 +1,5 @@
 # cmake -D BUILD=… -D WORK=… -D SOURCE=… -D MODEL=… [-D SHARED=ON] [-D FLAGS=…] [-D PACKAGE=ON]
-#       [-D CORE=ON: built anew without tokenizers and threads] [-D TOOLCHAIN=… -D EMULATOR=…] -D CC=… [-D NM=… -D READELF=…] -P run.cmake
+#       [-D CORE=ON -D DECODER=…: built anew without tokenizers, decoders and threads] [-D TOOLCHAIN=… -D EMULATOR=…] -D CC=… [-D NM=… -D READELF=…] -P run.cmake
 # Installs BUILD under WORK, then configures, builds and runs the consumer against what was installed: by CMake and by
 # pkg-config. With SHARED the library is built anew as a shared one first, and must export nothing but the C API.
 # With PACKAGE what is installed is cpack's archive, and the Debian package must hold the same files.
@@ -52,7 +52,7 @@ function(run program)
 endfunction()
 set(ENV{LD_LIBRARY_PATH} ${WORK}/prefix/lib)
 if(CORE)
-    step(${EMULATOR} ${WORK}/consumer/consumer_core ${MODEL})
+    step(${EMULATOR} ${WORK}/consumer/consumer_core ${MODEL} ${DECODER})
     if(NOT output STREQUAL "negative\n")
         message(FATAL_ERROR "expected negative, found ${output}")
     endif()

@@ -18,9 +18,17 @@ if(NOT ESPALIER_SANITIZE)
         ${consumer_script})
     set_tests_properties(consumer_shared PROPERTIES TIMEOUT 1200 LABELS slow)
     if(NOT ESPALIER_THREADS)
+        # A model for a build without decoders to refuse.
+        add_executable(decoder_file consumer/decoder_file.c)
+        target_link_libraries(decoder_file PRIVATE espalier_api_models)
+        set_target_properties(decoder_file PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+        set(decoder ${PROJECT_BINARY_DIR}/tests/decoder.esp)
+        add_test(NAME decoder_file COMMAND decoder_file ${decoder})
+        set_tests_properties(decoder_file PROPERTIES FIXTURES_SETUP decoder_file)
         add_test(NAME consumer_core COMMAND ${consumer} -D BUILD=${PROJECT_BINARY_DIR}/consumer_core/build
-            -D WORK=${PROJECT_BINARY_DIR}/consumer_core -D CORE=ON
-            "-DOPTIONS=-DESPALIER_TOKENIZERS=OFF;-DESPALIER_ONEDNN=OFF;-DESPALIER_THREADS=OFF;-G;${CMAKE_GENERATOR}" ${consumer_script})
-        set_tests_properties(consumer_core PROPERTIES TIMEOUT 1200 LABELS slow)
+            -D WORK=${PROJECT_BINARY_DIR}/consumer_core -D CORE=ON -D DECODER=${decoder}
+            "-DOPTIONS=-DESPALIER_TOKENIZERS=OFF;-DESPALIER_DECODERS=OFF;-DESPALIER_ONEDNN=OFF;-DESPALIER_THREADS=OFF;-G;${CMAKE_GENERATOR}"
+            ${consumer_script})
+        set_tests_properties(consumer_core PROPERTIES TIMEOUT 1200 LABELS slow FIXTURES_REQUIRED decoder_file)
     endif()
 endif()

@@ -10,8 +10,7 @@ trap 'rm -f "$stripped"' EXIT
 weight() {
     case $1 in
         library_text) "$SIZE" -A "$build/runtime/libespalier.a" | awk '
-            /\(ex .*\):$/ { counts = $1 !~ /_neondot/ }
-            counts && $1 ~ /^\.text/ { sum += $2 }
+            $1 ~ /^\.text/ { sum += $2 }
             END { print sum + 0 }' ;;
         *) "$STRIP" -o "$stripped" "$build/bin/$1" && stat -c %s "$stripped" ;;
     esac
