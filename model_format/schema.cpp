@@ -172,6 +172,8 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec, std::pmr::memory_
         out.add(tensor_name("tokenizer.bytes"), TensorRole::vocabulary, {0});
         if (merges_pieces(spec.tokenizer.kind))
             out.add(tensor_name("tokenizer.merges"), TensorRole::vocabulary, {0, 4});
+        if ((spec.tokenizer.flags & tokenizer_flag::added_tokens) != 0)
+            out.add(tensor_name("tokenizer.added"), TensorRole::vocabulary, {0, 2});
     }
     return needs;
 }

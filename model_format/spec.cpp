@@ -108,6 +108,13 @@ void check_tokenizer(const ModelSpec& s, const Checker& check) {
         if (id < -1 || id >= static_cast<int64_t>(s.vocabulary))
             check.range("tokenizer", 0, "special token", static_cast<uint32_t>(id), 0, s.vocabulary - 1);
     }
+    constexpr uint32_t byte_level = tokenizer_flag::gpt2_words | tokenizer_flag::llama3_words |
+                                    tokenizer_flag::single_digits | tokenizer_flag::whole_words |
+                                    tokenizer_flag::added_tokens;
+    constexpr uint32_t both_rules = tokenizer_flag::gpt2_words | tokenizer_flag::llama3_words;
+    if (t.kind != TokenizerKind::byte_level_bpe ? (t.flags & byte_level) != 0
+                                                : (t.flags & both_rules) == both_rules)
+        check.fail("tokenizer", 0, "flags: expected one rule for words at most, of a byte-level tokenizer");
     if (t.kind == TokenizerKind::wordpiece) {
         if (t.unknown < 0 || t.cls < 0 || t.sep < 0)
             check.fail("tokenizer", 0,

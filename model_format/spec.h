@@ -93,7 +93,13 @@ inline constexpr uint32_t prefix_space = 64;       // BPE: a text that is not em
 inline constexpr uint32_t underlined_space = 128;  // BPE: pieces hold U+2581 for a space
 inline constexpr uint32_t named_specials = 256;    // BPE: the text of a special token, after a space where
                                                    // prefix_space is set, stands for it
-inline constexpr uint32_t all = 511;
+// Byte-level BPE alone (runtime/tokenizer/words.h has the rules); without a rule a text is one word.
+inline constexpr uint32_t gpt2_words = 512;
+inline constexpr uint32_t llama3_words = 1024;
+inline constexpr uint32_t single_digits = 2048;
+inline constexpr uint32_t whole_words = 4096;   // a word that is a token is that token
+inline constexpr uint32_t added_tokens = 8192;  // the file has tokenizer.added
+inline constexpr uint32_t all = 16383;
 }  // namespace tokenizer_flag
 
 struct TokenizerSpec {

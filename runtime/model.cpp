@@ -83,7 +83,7 @@ std::unique_ptr<Model> Model::from_memory(std::span<const std::byte> bytes, cons
 void Model::open_tokenizer() {
     const TokenizerSpec& t = spec().tokenizer;
     if (t.kind == TokenizerKind::none || !tokenizers_compiled_in()) return;
-    if (t.kind != TokenizerKind::wordpiece && t.kind != TokenizerKind::byte_fallback_bpe)
+    if (t.kind != TokenizerKind::wordpiece && !merges_pieces(t.kind))
         throw Error(Status::unsupported, "%s: tokenizer %s does not run in this version", file_.source(),
                     name_of(t.kind));
     const TensorView& offsets = file_.at("tokenizer.offsets");
@@ -137,7 +137,25 @@ void Model::open_pieces() {
     options.begin = t.begin;
     options.end = t.end;
     options.pad = t.pad;
-    pieces_.emplace(*vocabulary_, std::span(merges.as<BpeMerge>(), merges.rows()), options, memory_);
+    std::span<const AddedToken> added;
+    if (t.kind == TokenizerKind::byte_level_bpe) {
+        const auto has = [&](uint32_t flag) { return (t.flags & flag) != 0; };
+        options.byte_level = true;
+        options.words = has(tokenizer_flag::gpt2_words)     ? WordRule::gpt2
+                        : has(tokenizer_flag::llama3_words) ? WordRule::llama3
+                                                            : WordRule::whole;
+        options.single_digits = has(tokenizer_flag::single_digits);
+        options.whole_words = has(tokenizer_flag::whole_words);
+        if (has(tokenizer_flag::added_tokens)) added = added_tokens();
+    }
+    pieces_.emplace(*vocabulary_, std::span(merges.as<BpeMerge>(), merges.rows()), options, memory_, added);
+}
+
+std::span<const AddedToken> Model::added_tokens() const {
+    const TensorView& added = file_.at("tokenizer.added");
+    if (added.type != TensorType::u32)
+        throw Error(Status::bad_model, "tensor tokenizer.added: expected u32, found %s", name_of(added.type));
+    return {added.as<AddedToken>(), added.rows()};
 }
 
 const WordPiece& Model::tokenizer() const {

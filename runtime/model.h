@@ -62,6 +62,7 @@ class Model {
     void open_tokenizer();
     void open_wordpiece();
     void open_pieces();
+    std::span<const AddedToken> added_tokens() const;
 
     std::pmr::memory_resource* memory_;
     WeightPages pages_;

@@ -1,16 +1,50 @@
 // tokenizer.json of a Llama-family folder: byte-pair encoding with byte fallback over whole texts, spaces as
-// U+2581. Whatever would make other ids than ours is refused.
+// U+2581; or byte-level, with the words of GPT-2 or Llama 3. Whatever would make other ids than ours is
+// refused.
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include "apps/importers/llama.h"
 #include "apps/importers/vocabulary.h"
 #include "base/error.h"
+#include "runtime/tokenizer/unicode.h"
 
 namespace espalier {
 namespace {
 
 constexpr const char* underline = "\xe2\x96\x81";
+constexpr const char* llama3_pattern =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+// Byte-level vocabularies write every byte as a character that can be seen: printable bytes of Latin-1 as
+// themselves, the others, in order, as the characters from U+0100 on. -1: no such character.
+int byte_of(char32_t character) {
+    const auto printable = [](unsigned byte) {
+        return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) ||
+               (byte >= 0xAE && byte <= 0xFF);
+    };
+    if (character < 0x100) return printable(character) ? static_cast<int>(character) : -1;
+    char32_t next = 0x100;
+    for (unsigned byte = 0; byte < 0x100; ++byte) {
+        if (!printable(byte) && next++ == character) return static_cast<int>(byte);
+    }
+    return -1;
+}
+
+// The bytes that a token of a byte-level vocabulary spells.
+std::optional<std::string> bytes_of(const std::string& token) {
+    std::string bytes;
+    for (const char *at = token.data(), *end = at + token.size(); at < end;) {
+        const unicode::Decoded decoded = unicode::decode_utf8(at, end);
+        at += decoded.bytes;
+        const int byte = byte_of(decoded.code_point);
+        if (byte < 0) return std::nullopt;
+        bytes.push_back(static_cast<char>(byte));
+    }
+    return bytes;
+}
 
 class TokenizerJson {
    public:
@@ -19,10 +53,18 @@ class TokenizerJson {
 
     void run() {
         check_model();
-        read_normaliser();
-        require(!file_.has("pre_tokenizer"), "pre_tokenizer", "null");
+        if (byte_level_) {
+            read_words();
+        } else {
+            read_normaliser();
+            require(!file_.has("pre_tokenizer"), "pre_tokenizer", "null");
+        }
         read_vocabulary();
-        read_added_tokens();
+        if (byte_level_) {
+            read_byte_level_added_tokens();
+        } else {
+            read_added_tokens();
+        }
         read_begin();
         check_decoder();
         read_merges();
@@ -40,14 +82,57 @@ class TokenizerJson {
     }
     static bool is_empty(const JsonFile& entry, const char* key) { return entry.text_or(key, "").empty(); }
 
-    void check_model() const {
+    void check_model() {
         require(model_.text("type") == "BPE", "model.type", "BPE");
-        require(model_.flag_or("byte_fallback", false), "model.byte_fallback", "true");
+        byte_level_ = !model_.flag_or("byte_fallback", false);
         require(!model_.has("dropout"), "model.dropout", "null");
         require(is_empty(model_, "continuing_subword_prefix"), "model.continuing_subword_prefix", "null");
         require(is_empty(model_, "end_of_word_suffix"), "model.end_of_word_suffix", "null");
+        if (byte_level_) return;
         require(!model_.flag_or("ignore_merges", false), "model.ignore_merges", "false");
         require(model_.flag_or("fuse_unk", false), "model.fuse_unk", "true");
+    }
+
+    // ByteLevel, behind Digits or a Split by Llama 3's pattern if there are several.
+    void read_words() {
+        const char* expected =
+            "ByteLevel, alone or behind Digits (one by one) or a Split by Llama 3's pattern";
+        require(!file_.has("normalizer"), "normalizer", "null where there is no byte fallback");
+        TokenizerSpec& t = import_.spec.tokenizer;
+        t.kind = TokenizerKind::byte_level_bpe;
+        t.flags = model_.flag_or("ignore_merges", false) ? tokenizer_flag::whole_words : 0;
+        const JsonFile whole = part("pre_tokenizer");
+        const bool several = whole.text_or("type", "") == "Sequence";
+        const auto steps = several ? whole.array("pretokenizers") : nlohmann::json::array({whole.value()});
+        for (size_t i = 0; i < steps.size(); ++i) {
+            const JsonFile step(whole.name() + "[" + std::to_string(i) + "]", steps[i]);
+            const std::string type = step.text_or("type", "");
+            const bool last = i + 1 == steps.size();
+            if (last) {
+                require(type == "ByteLevel", "pre_tokenizer", expected);
+                read_byte_level(step, i > 0);
+            } else if (type == "Digits") {
+                require(i == 0 && step.flag_or("individual_digits", false), "pre_tokenizer", expected);
+                t.flags |= tokenizer_flag::single_digits;
+            } else {
+                const nlohmann::json pattern{{"Regex", llama3_pattern}};
+                require(type == "Split" && step.has("pattern") && step.value()["pattern"] == pattern &&
+                            step.text_or("behavior", "") == "Isolated" && !step.flag_or("invert", false) &&
+                            (t.flags & tokenizer_flag::llama3_words) == 0,
+                        "pre_tokenizer", expected);
+                t.flags |= tokenizer_flag::llama3_words;
+            }
+        }
+        require(!steps.empty(), "pre_tokenizer", expected);
+    }
+
+    void read_byte_level(const JsonFile& step, bool follows) {
+        TokenizerSpec& t = import_.spec.tokenizer;
+        const bool prefix = step.flag_or("add_prefix_space", true), words = step.flag_or("use_regex", true);
+        require(!follows || !prefix, "pre_tokenizer.add_prefix_space", "false behind other pre-tokenizers");
+        require(!words || (t.flags & tokenizer_flag::llama3_words) == 0, "pre_tokenizer.use_regex",
+                "false behind a Split");
+        t.flags |= (prefix ? tokenizer_flag::prefix_space : 0) | (words ? tokenizer_flag::gpt2_words : 0);
     }
 
     // A space in front, and every space U+2581.
@@ -80,7 +165,7 @@ class TokenizerJson {
                 throw Error(Status::bad_model,
                             "%s: model.vocab: token %.60s: expected an id below %u of its own, found %s",
                             file_.name().c_str(), token.c_str(), rows, id.dump().c_str());
-            tokens_[id.get<size_t>()] = token;
+            tokens_[id.get<size_t>()] = byte_level_ ? spelled(token) : token;
             ids_.emplace(token, id.get<uint32_t>());
         }
         if (vocabulary.size() < rows)
@@ -89,6 +174,9 @@ class TokenizerJson {
         TokenizerSpec& t = import_.spec.tokenizer;
         if (model_.has("unk_token")) t.unknown = static_cast<int32_t>(id_of(model_.text("unk_token")));
     }
+
+    // Added tokens may stand in model.vocab as they are.
+    static std::string spelled(const std::string& token) { return bytes_of(token).value_or(token); }
 
     uint32_t id_of(const std::string& token) const {
         const auto place = ids_.find(token);
@@ -116,10 +204,42 @@ class TokenizerJson {
         if (!entries.empty()) t.flags |= tokenizer_flag::named_specials;
     }
 
+    // Added tokens need not be in model.vocab: Llama 3's are not.
+    void read_byte_level_added_tokens() {
+        if (!file_.has("added_tokens")) return;
+        const auto& entries = file_.array("added_tokens");
+        std::vector<uint32_t> added;
+        for (size_t i = 0; i < entries.size(); ++i) {
+            const JsonFile entry(file_.name() + ": added_tokens[" + std::to_string(i) + "]", entries[i]);
+            const std::string content = entry.text("content");
+            const auto id = static_cast<uint32_t>(entry.count("id", 0, import_.spec.vocabulary - 1));
+            const auto place = ids_.find(content);
+            require(!content.empty() && !entry.flag_or("single_word", false) &&
+                        !entry.flag_or("lstrip", false) && !entry.flag_or("rstrip", false),
+                    "added_tokens", "a text, and neither single_word nor lstrip nor rstrip");
+            if (place == ids_.end() ? !tokens_[id].empty() : place->second != id)
+                throw Error(Status::bad_model, "%s: expected id %u to be of token %.60s alone, found another",
+                            entry.name().c_str(), id, content.c_str());
+            tokens_[id] = content;
+            ids_.emplace(content, id);
+            added.insert(added.end(), {id, entry.flag_or("special", false) ? 1u : 0u});
+        }
+        if (added.empty()) return;
+        import_.spec.tokenizer.flags |= tokenizer_flag::added_tokens;
+        add_added_tokens(import_, added);
+    }
+
     // Whether a text begins with a token of its own.
     void read_begin() {
         if (!file_.has("post_processor")) return;
-        const JsonFile processor = part("post_processor");
+        JsonFile processor = part("post_processor");
+        if (byte_level_ && processor.text_or("type", "") == "Sequence") {
+            const auto& steps = processor.array("processors");
+            require(steps.size() == 2 && steps[0].is_object() && steps[0].value("type", "") == "ByteLevel",
+                    "post_processor", "a Sequence of ByteLevel and TemplateProcessing");
+            processor = JsonFile(processor.name() + "[1]", steps[1]);
+        }
+        if (byte_level_ && processor.text_or("type", "") == "ByteLevel") return;  // it moves offsets alone
         require(processor.text("type") == "TemplateProcessing", "post_processor", "TemplateProcessing");
         const auto& single = processor.array("single");
         const auto is = [&](size_t i, const char* kind) {
@@ -140,6 +260,10 @@ class TokenizerJson {
 
     void check_decoder() const {
         const JsonFile decoder = part("decoder");
+        if (byte_level_) {
+            require(decoder.text_or("type", "") == "ByteLevel", "decoder", "ByteLevel");
+            return;
+        }
         std::string types;
         if (decoder.text_or("type", "") == "Sequence") {
             for (const auto& entry : decoder.array("decoders"))
@@ -182,8 +306,9 @@ class TokenizerJson {
 
     Import& import_;
     JsonFile file_, model_;
-    std::vector<std::string> tokens_;
-    std::unordered_map<std::string, uint32_t> ids_;
+    bool byte_level_ = false;
+    std::vector<std::string> tokens_;                // a byte-level vocabulary's: the bytes they spell
+    std::unordered_map<std::string, uint32_t> ids_;  // by their text in the file
 };
 
 }  // namespace

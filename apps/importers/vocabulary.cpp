@@ -44,6 +44,10 @@ void add_merges(Import& import, const std::vector<BpeMerge>& merges) {
         tensor_of("tokenizer.merges", TensorType::u32, {merges.size(), 4}, std::move(values)));
 }
 
+void add_added_tokens(Import& import, const std::vector<uint32_t>& added) {
+    import.ready.push_back(tensor_of("tokenizer.added", TensorType::u32, {added.size() / 2, 2}, added));
+}
+
 uint32_t limited_tokens(const ModelSpec& spec, uint32_t max_tokens) {
     if (max_tokens > spec.max_positions)
         throw Error(Status::invalid_argument,

@@ -12,7 +12,6 @@ namespace espalier {
 namespace {
 
 constexpr std::string_view underline = "\xe2\x96\x81";  // U+2581
-constexpr uint32_t none = UINT32_MAX;
 // A table at most half full has short runs; only pairs that are chosen to collide make longer ones, which
 // would make opening quadratic.
 constexpr size_t longest_probe = 512;
@@ -38,7 +37,7 @@ int byte_of(std::string_view piece) {
 }  // namespace
 
 Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const BpeOptions& options,
-         std::pmr::memory_resource* memory)
+         std::pmr::memory_resource* memory, std::span<const AddedToken> added)
     : vocabulary_(&vocabulary), merges_(merges), options_(options), slots_(memory) {
     if (merges.size() > Vocabulary::max_tokens)
         throw Error(Status::bad_model, "merges: expected at most %zu, found %zu", Vocabulary::max_tokens,
@@ -56,6 +55,10 @@ Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const B
     slots_.assign(std::bit_ceil(std::max<size_t>(2 * merges.size(), 16)), 0);
     for (uint32_t i = 0; i < merges.size(); ++i)
         insert(i);
+    if (options.byte_level) {
+        open_byte_level(added);
+        return;
+    }
     for (int byte = 0; byte < 256; ++byte) {
         char name[8];
         std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
@@ -66,7 +69,7 @@ Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const B
         if (id < 0 || vocabulary.token(static_cast<size_t>(id)).empty()) continue;
         std::string text(options.prefix_space ? options.underlined_space ? underline : " " : "");
         text.append(vocabulary.token(static_cast<size_t>(id)));
-        specials_.push_back({std::move(text), id});
+        specials_.push_back({std::move(text), id, true});
     }
     std::stable_sort(specials_.begin(), specials_.end(),
                      [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
@@ -135,10 +138,6 @@ void Bpe::normalise(std::string_view text, BpeScratch& scratch) const {
 void Bpe::add_symbols(std::string_view text, BpeScratch& scratch) const {
     scratch.symbols.clear();
     bool unknown = false;
-    const auto add = [&](int32_t id) {
-        const auto at = static_cast<uint32_t>(scratch.symbols.size());
-        scratch.symbols.push_back({id, at == 0 ? none : at - 1, at + 1});
-    };
     const char* end = text.data() + text.size();
     for (const char* at = text.data(); at < end;) {
         const size_t length = unicode::decode_utf8(at, end).bytes;
@@ -149,21 +148,21 @@ void Bpe::add_symbols(std::string_view text, BpeScratch& scratch) const {
             return bytes_[static_cast<unsigned char>(byte)] >= 0;
         });
         if (id >= 0) {
-            add(id);
+            scratch.push(id);
         } else if (has_bytes) {
             for (const char byte : character)
-                add(bytes_[static_cast<unsigned char>(byte)]);
+                scratch.push(bytes_[static_cast<unsigned char>(byte)]);
         } else if (!unknown && options_.unknown >= 0) {
-            add(options_.unknown);
+            scratch.push(options_.unknown);
         }
         unknown = id < 0 && !has_bytes;
     }
-    if (!scratch.symbols.empty()) scratch.symbols.back().after = none;
+    scratch.end();
 }
 
 void Bpe::push_pair(uint32_t left, BpeScratch& scratch) const {
     const BpeScratch::Symbol& symbol = scratch.symbols[left];
-    if (symbol.after == none) return;
+    if (symbol.after == BpeScratch::none) return;
     const BpeMerge* found = find(symbol.id, scratch.symbols[symbol.after].id);
     if (found == nullptr) return;
     scratch.queue.push_back({found->rank, left, found->both});
@@ -183,15 +182,15 @@ void Bpe::merge(BpeScratch& scratch) const {
         const BpeScratch::Candidate best = queue.back();
         queue.pop_back();
         BpeScratch::Symbol& left = symbols[best.at];
-        if (left.id < 0 || left.after == none) continue;
+        if (left.id < 0 || left.after == BpeScratch::none) continue;
         BpeScratch::Symbol& right = symbols[left.after];
         const BpeMerge* found = find(left.id, right.id);
         if (found == nullptr || found->both != best.both) continue;
         left.id = static_cast<int32_t>(best.both);
         left.after = right.after;
         right.id = -1;
-        if (left.after != none) symbols[left.after].before = best.at;
-        if (left.before != none) push_pair(left.before, scratch);
+        if (left.after != BpeScratch::none) symbols[left.after].before = best.at;
+        if (left.before != BpeScratch::none) push_pair(left.before, scratch);
         push_pair(best.at, scratch);
     }
 }
@@ -212,6 +211,10 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
                     text.size());
     IdSink sink{ids};
     if (options_.add_begin) sink.push(options_.begin);
+    if (options_.byte_level) {
+        encode_byte_level(text, plain_special, scratch, sink);
+        return sink.count;
+    }
     normalise(text, scratch);
     const std::string_view whole(scratch.text.data(), scratch.text.size());
     size_t start = 0;
@@ -229,10 +232,22 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
     return sink.count;
 }
 
+bool Bpe::is_special(int32_t id) const {
+    if (id < 0) return false;
+    if (id == options_.unknown || id == options_.begin || id == options_.end || id == options_.pad)
+        return true;
+    return std::any_of(specials_.begin(), specials_.end(),
+                       [&](const Special& special) { return special.id == id && special.special; });
+}
+
 void Bpe::decode(int32_t before, int32_t id, Piece& piece) const {
     piece.bytes = 0;
     if (id < 0 || static_cast<size_t>(id) >= vocabulary_->size() || is_special(id)) return;
     std::string_view text = vocabulary_->token(static_cast<size_t>(id));
+    if (options_.byte_level) {
+        piece.bytes = text.copy(piece.storage.data(), Piece::longest);
+        return;
+    }
     if (const int byte = byte_of(text); byte >= 0) {
         piece.storage[piece.bytes++] = static_cast<char>(byte);
         return;

@@ -1,6 +1,6 @@
-// Byte-pair encoding over whole texts, as Llama-family models use it: Hugging Face's BPE with byte fallback
-// (the same ids as the package `tokenizers`), and llama2.c's merges by score, which an importer turns into
-// the same table of pairs. Pieces back into text.
+// Byte-pair encoding as Llama-family models use it, with the ids of the package `tokenizers`: over whole
+// texts with byte fallback (llama2.c's merges by score too, which an importer turns into the same table of
+// pairs), or byte-level, over words, whose vocabulary holds the bytes themselves. Pieces back into text.
 #pragma once
 
 #include <array>
@@ -14,6 +14,7 @@
 
 #include "runtime/tokenizer/id_sink.h"
 #include "runtime/tokenizer/vocabulary.h"
+#include "runtime/tokenizer/words.h"
 
 namespace espalier {
 
@@ -23,7 +24,19 @@ struct BpeOptions {
     bool underlined_space = false;                         // pieces hold U+2581 for a space
     bool named_specials = false;                           // the text of a special token stands for it
     int32_t unknown = -1, begin = -1, end = -1, pad = -1;  // -1: absent
+
+    bool byte_level = false;  // the rest is for it alone, as underlined_space and named_specials are not
+    WordRule words = WordRule::whole;
+    bool single_digits = false;  // every digit is parted from its neighbours before words are looked for
+    bool whole_words = false;    // a word that is a token is that token, whatever merges say
 };
+
+// A token of a byte-level tokenizer that is found in a text before anything else.
+struct AddedToken {
+    uint32_t id;
+    uint32_t special;  // 1: adds no text when it is decoded, and may be text like any other; else 0
+};
+static_assert(sizeof(AddedToken) == 8);
 
 // One merge, as the file has it: the pieces left and right become `both`; of all pairs in a text the one of
 // the lowest rank goes first, of equal ones the leftmost.
@@ -50,6 +63,14 @@ class BpeScratch {
             return a.rank != b.rank ? a.rank > b.rank : a.at > b.at;
         }
     };
+    static constexpr uint32_t none = UINT32_MAX;
+    void push(int32_t id) {
+        const auto at = static_cast<uint32_t>(symbols.size());
+        symbols.push_back({id, at == 0 ? none : at - 1, at + 1});
+    }
+    void end() {
+        if (!symbols.empty()) symbols.back().after = none;
+    }
     std::pmr::vector<char> text;  // normalised
     std::pmr::vector<Symbol> symbols;
     std::pmr::vector<Candidate> queue;
@@ -62,9 +83,10 @@ class Bpe {
     static constexpr size_t longest_text = size_t{1} << 30;  // bytes
 
     // Throws Error(bad_model) where a merge names no token, does not make what its parts spell, or occurs
-    // twice, where pairs are made to collide in the hash table, and where a special token is out of range.
+    // twice, where pairs are made to collide in the hash table, where a special or added token is out of
+    // range, and where a byte-level vocabulary lacks a byte.
     Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const BpeOptions& options,
-        std::pmr::memory_resource* memory);
+        std::pmr::memory_resource* memory, std::span<const AddedToken> added = {});
 
     // Stores the first ids.size() ids of the text, the begin token included, and returns how many there are
     // in all. plain_special: the text of a special token is text like any other. Throws
@@ -84,10 +106,7 @@ class Bpe {
     void decode(int32_t before, int32_t id, Piece& piece) const;
 
     const BpeOptions& options() const { return options_; }
-    bool is_special(int32_t id) const {
-        return id >= 0 &&
-               (id == options_.unknown || id == options_.begin || id == options_.end || id == options_.pad);
-    }
+    bool is_special(int32_t id) const;
 
    private:
     void insert(uint32_t merge);
@@ -97,16 +116,24 @@ class Bpe {
     void merge(BpeScratch& scratch) const;
     void push_pair(uint32_t left, BpeScratch& scratch) const;
     void encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
+    void open_byte_level(std::span<const AddedToken> added);
+    void encode_byte_level(std::string_view text, bool plain_special, BpeScratch& scratch,
+                           IdSink& sink) const;
+    void encode_words(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
+    void encode_word(std::string_view word, BpeScratch& scratch, IdSink& sink) const;
+    size_t find_added(std::string_view text, bool plain_special, size_t& at) const;
 
     const Vocabulary* vocabulary_;
     std::span<const BpeMerge> merges_;
     BpeOptions options_;
-    std::array<int32_t, 256> bytes_{};  // the tokens <0x00> to <0xFF>; -1: absent
+    std::array<int32_t, 256> bytes_{};  // the tokens <0x00> to <0xFF>, or the bytes themselves; -1: absent
     struct Special {
         std::string text;  // normalised
         int32_t id;
+        bool special = true;
     };
-    std::vector<Special> specials_;
+    std::vector<Special> specials_;  // longest first
+    std::array<bool, 256> begins_special_{};
     std::pmr::vector<uint32_t> slots_;  // 0: empty, else a merge's number + 1
 };
 

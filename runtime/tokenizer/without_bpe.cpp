@@ -13,12 +13,16 @@ namespace {
 }  // namespace
 
 Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge>, const BpeOptions&,
-         std::pmr::memory_resource* memory)
+         std::pmr::memory_resource* memory, std::span<const AddedToken>)
     : vocabulary_(&vocabulary), slots_(memory) {
     refuse();
 }
 
 size_t Bpe::encode(std::string_view, bool, std::span<int32_t>, BpeScratch&) const {
+    refuse();
+}
+
+bool Bpe::is_special(int32_t) const {
     refuse();
 }
 

@@ -1,4 +1,5 @@
 if(ESPALIER_APPS)
+    espalier_test(unit/byte_level_test.cpp)
     espalier_test(unit/fuse_test.cpp)
     espalier_test(unit/glue_test.cpp)
 endif()
