@@ -45,7 +45,7 @@ void write_heat_map(const Options& options, const Analysis& analysis) {
 
 Analysis analyse_model(const Options& options, Context& context, const TokenizedTexts& sample) {
     std::optional<Progress> progress;
-    const Analysis analysis = analyse(context, sample, [&](uint64_t done, uint64_t total) {
+    Analysis analysis = analyse(context, sample, [&](uint64_t done, uint64_t total) {
         if (!progress) progress.emplace("analysing (passes)", total);
         progress->advance(done > 0 ? 1 : 0);
     });

@@ -66,6 +66,7 @@ Json describe(const Model& model) {
             b["head_dimension"] = block.head_dimension;
             if (block.kv_heads != block.heads) b["kv_heads"] = block.kv_heads;
         }
+        if (block.has(block_flag::parallel)) b["parallel"] = true;  // reads what the block before it read
         b["ffn"] = ffn_text(s.parts_of(block));
         b["parts"] = std::move(parts);
         blocks.push_back(std::move(b));
@@ -133,8 +134,9 @@ void print_text(const Json& j) {
                                           ? std::to_string(block["heads"].get<unsigned>()) + " heads of " +
                                                 std::to_string(block["head_dimension"].get<unsigned>())
                                           : "none";
-        std::printf("  block %2zu-%-2zu attention %s; feed-forward %s\n", first, b - 1, attention.c_str(),
-                    block["ffn"].get<std::string>().c_str());
+        std::printf("  block %2zu-%-2zu attention %s; feed-forward %s%s\n", first, b - 1, attention.c_str(),
+                    block["ffn"].get<std::string>().c_str(),
+                    block.contains("parallel") ? "; beside the block before" : "");
         first = b;
     }
     std::printf("  neurons    %llu stored, %llu computed for a token (%.1f %%), and %llu node tests\n",

@@ -80,8 +80,8 @@ class Token {
             a[n] *= neurons.down_scale[g * leaf_padded(width) + n];
     }
 
-    // The pre-activations.
-    void up(const LeafNeurons& neurons, size_t g, size_t width, float* a) const {
+    // The pre-activations. One copy of the code for neurons and gates.
+    [[gnu::noinline]] void up(const LeafNeurons& neurons, size_t g, size_t width, float* a) const {
         const size_t padded = leaf_padded(width);
         const uint32_t* weight = neurons.up + g * packed_words(f_.rows, f_.hidden, padded);
         for (size_t n = 0; n < width; ++n) {

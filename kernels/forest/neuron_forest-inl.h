@@ -192,7 +192,7 @@ class NeuronWalk {
             place(tokens[i], k) = to == f_.levels() ? (node[i] - past) / 2 : node[i];
     }
 
-    void fetch_rows(size_t k, size_t node) const {
+    [[gnu::noinline]] void fetch_rows(size_t k, size_t node) const {
         fetch(in_row(k, node), f_.hidden * sizeof(Value));
         if (f_.gated()) fetch(gate_row(k, node), f_.hidden * sizeof(Value));
         fetch(out_row(k, node), f_.hidden * sizeof(Value));
@@ -213,8 +213,12 @@ class NeuronWalk {
     void tests(size_t k, size_t node, const Value* const* x, const uint32_t* tokens, float* values,
                float* gates) {
         const size_t row = k * f_.nodes() + node;
-        products<count>(in_row(k, node), f_.in_scale, row, x, tokens, values);
-        if (f_.gated()) products<count>(gate_row(k, node), f_.gate_scale, row, x, tokens, gates);
+        // One copy of the products' code, whatever is gated.
+        const Value* const rows[] = {in_row(k, node), gate_row(k, node)};
+        const float* const scales[] = {f_.in_scale, f_.gate_scale};
+        float* const out[] = {values, gates};
+        for (size_t m = 0; m < (f_.gated() ? 2 : 1); ++m)
+            products<count>(rows[m], scales[m], row, x, tokens, out[m]);
         if (f_.in_bias == nullptr) return;
         for (size_t t = 0; t < count; ++t)
             values[t] += f_.in_bias[row];
@@ -267,13 +271,12 @@ class NeuronWalk {
             }
         }
         activate_values<Arch>(f_.activation, a_, count * path());
-        if (f_.gated()) multiply_gated(tokens, count);
         OutputRow out[group];
         for (size_t i = 0; i < count; ++i) {
             out[i] = {call_.y + tokens[i] * f_.hidden, f_.out_bias, f_.hidden, call_.accumulate,
                       plan_.stream};
             for (size_t k = 0; k < f_.trees; ++k)
-                note_path(i * f_.trees + k, k, place(tokens[i], k));
+                note_path(i * f_.trees + k, k, tokens[i]);
         }
         switch (together ? count : 0) {
             case 2:
@@ -286,18 +289,6 @@ class NeuronWalk {
                 break;
         }
         add_rows_apart(out, count);
-    }
-
-    // A group's activations of gates times what they gate.
-    void multiply_gated(const uint32_t* tokens, size_t count) {
-        for (size_t i = 0; i < count; ++i) {
-            for (size_t k = 0; k < f_.trees; ++k) {
-                const float* values = values_of(z_, tokens[i], k);
-                float* a = a_ + i * path() + k * padded_levels();
-                for (size_t level = 0; level < f_.levels(); ++level)
-                    a[level] *= values[level];
-            }
-        }
     }
 
     // Columns that words cover, then the others.
@@ -343,13 +334,15 @@ class NeuronWalk {
     }
 
     // Path number `at` of the group, of tree k: its rows, and its activations as they multiply them.
-    void note_path(size_t at, size_t k, uint32_t leaf) {
-        const size_t last = leaf + (size_t{1} << f_.depth);  // the last node, numbered from 1
+    void note_path(size_t at, size_t k, uint32_t token) {
+        const float* gated = f_.gated() ? values_of(z_, token, k) : nullptr;
+        const size_t last = place(token, k) + (size_t{1} << f_.depth);  // the last node, numbered from 1
         float* a = a_ + at * padded_levels();
         const Value** rows = rows_ + at * padded_levels();
         for (size_t level = 0; level < padded_levels(); ++level) {
             const size_t node = (level < f_.depth ? last >> (f_.depth - level) : last) - 1;
             rows[level] = out_row(k, node);
+            if (gated != nullptr && level < f_.levels()) a[level] *= gated[level];
             if constexpr (type == TensorType::bf16) a[level] = through_bf16(a[level]);
             if constexpr (type == TensorType::s8) a[level] *= f_.out_scale[k * f_.nodes() + node];
         }

@@ -157,6 +157,10 @@ TEST_CASE("how many: the attentions that cost least; full blocks beside each oth
             blocks += range[1].get<size_t>() - range[0].get<size_t>() + 1;
         CHECK(blocks == (windows.size() == 1 ? 4 : 6));
         CHECK(p["after"]["blocks"] == 6);
+        const Json i = Json::parse(check_good(espalier({"inspect", m.out, "--json"})).out);
+        const size_t first = p["parallel"][0][0].get<size_t>();
+        CHECK_FALSE(i["blocks"][first].contains("parallel"));
+        CHECK(i["blocks"][first + 1]["parallel"] == true);
         CHECK(p["after"]["perplexity"] != p["before"]["perplexity"]);
         check_refused(m.fuse({m.out, "--analyse", m.story}), {"beside each other"});
     }

@@ -2,10 +2,11 @@
 import sys
 
 from .config import ConfigError, load_run
-from . import agree, distil, evaluate, export, finetune, grow, joint, study, table
+from . import agree, distil, evaluate, export, finetune, fuse, grow, joint, study, table
 
 COMMANDS = {
     "grow": grow.run,
+    "fuse": fuse.run,
     "distil": distil.run,
     "finetune": finetune.run,
     "joint": joint.run,

@@ -58,7 +58,12 @@ def load_trees(folder: str | Path, base: str | Path | None = None) -> Encoder:
     """A tree checkpoint; embedding tables it lacks come from `base` (a Hugging Face folder), rounded to float16."""
     folder = Path(folder)
     config, tensors = _read(folder)
-    model = Encoder(_shape(config, folder), [[spec_of(p) for p in layer] for layer in config["ffn"]])
+    layers = len(config["ffn"])
+    attention, ends = config.get("attention", [True] * layers), config.get("ends", list(range(1, layers + 1)))
+    if not len(attention) == len(ends) == layers == config["num_hidden_layers"]:
+        raise ValueError(f"{folder}/config.json: attention, ends, ffn: expected one entry for each of the "
+                         f"{config['num_hidden_layers']} layers, found {len(attention)}, {len(ends)} and {layers}")
+    model = Encoder(_shape(config, folder), [[spec_of(p) for p in layer] for layer in config["ffn"]], attention, ends)
     if "embeddings.word_embeddings.weight" not in tensors:
         if base is None:
             raise ValueError(f"{folder}: embeddings.word_embeddings.weight: missing, and there is no base folder")
@@ -119,9 +124,11 @@ def _config(model: Encoder) -> dict:
         "architecture": "bert", "hidden_size": s.hidden, "num_hidden_layers": s.layers, "num_attention_heads": s.heads,
         "max_position_embeddings": s.positions, "type_vocab_size": s.types, "vocab_size": s.vocabulary,
         "layer_norm_eps": s.epsilon, "hidden_act": "gelu", "do_lower_case": s.lower_case, "norm": "post",
-        "attention": [True] * s.layers, "ffn": [[p.config() for p in layer] for layer in model.parts],
+        "attention": model.attention, "ffn": [[p.config() for p in layer] for layer in model.parts],
         "pooling": s.pooling,
     }
+    if model.ends != list(range(1, s.layers + 1)):
+        config["ends"] = model.ends  # fused: the original's layers that ours end with, from 1
     if not model.own_tables:
         config["word_embeddings"] = "not in this file"
     if model.heads:

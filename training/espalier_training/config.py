@@ -33,6 +33,14 @@ class Grow:
 
 
 @dataclass
+class Fuse:
+    """Layers without attention and fused feed-forward layers (arXiv 2503.18908); used where drop_attention names any."""
+    drop_attention: list[int] = field(default_factory=list)  # layers, from 0
+    runs: str = "pairs"  # a run takes the layer with attention before it too; auto: the paper's runs; none: nothing is fused
+    source: str = ""  # folder inside the run's; default: grown, or the teacher itself
+
+
+@dataclass
 class Distil:
     tokens: int = 100_000_000
     batch_tokens: int = 65536  # of a step, over all GPUs
@@ -105,10 +113,19 @@ class Run:
     device: str = "auto"
     text: Text = field(default_factory=Text)
     grow: Grow = field(default_factory=Grow)
+    fuse: Fuse = field(default_factory=Fuse)
     distil: Distil = field(default_factory=Distil)
     finetune: Finetune = field(default_factory=Finetune)
     joint: Joint = field(default_factory=Joint)
     export: Export = field(default_factory=Export)
+
+    @property
+    def fuses(self) -> bool:
+        return bool(self.fuse.drop_attention)
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.parts == "teacher" and not self.fuses
 
     @property
     def path(self) -> Path:
@@ -119,6 +136,7 @@ CHOICES = {
     "grow.split": ("crosscov", "regression", "input-pca", "random"),
     "grow.inputs": ("teacher", "student"),
     "grow.select": ("variance", "explained"),
+    "fuse.runs": ("pairs", "auto", "none"),
     "grow.fit": ("least-squares", "copy"),
     "export.precision": ("f32", "f16", "bf16", "int8"),
 }

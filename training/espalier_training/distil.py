@@ -64,7 +64,7 @@ class Distillation:
         torch.manual_seed(run.seed)
         teacher = load_teacher(run.teacher).to(self.device)
         self.sampler = Sampler(corpus_of(run, teacher), self.device, run.seed)
-        self.student = load_trees(run.path / "grown", run.teacher).to(self.device)
+        self.student = load_trees(run.path / ("fused" if run.fuses else "grown"), run.teacher).to(self.device)
         self.teacher = teacher.to(self.dtype).requires_grad_(False)
         self.parameters = learning_parameters(self.student, self.options)
         self.masked = MaskedHead(self.student).to(self.device) if self.options.masked else None
@@ -115,14 +115,14 @@ class Distillation:
         if self.masked is None:
             with torch.no_grad():
                 theirs = self.teacher(ids, dtype=self.dtype)
-            return losses(self.student(ids, dtype=self.dtype), theirs, self.options, weight)
+            return losses(self.student(ids, dtype=self.dtype), self.student.counterparts(theirs), self.options, weight)
         torch.manual_seed(self.run.seed + index)  # so that what is masked resumes as well
         hidden_ids, chosen = mask_tokens(ids, self.sampler.corpus, self.student.shape.vocabulary)
         with torch.no_grad():
             theirs = self.teacher(hidden_ids, dtype=self.dtype)
         ours = self.student(hidden_ids, dtype=self.dtype)
         guessed = self.masked(ours[-1][chosen], self.student.embeddings.word_embeddings.weight)
-        return losses(ours, theirs, self.options, weight) + self.options.masked * F.cross_entropy(guessed.float(), ids[chosen])
+        return losses(ours, self.student.counterparts(theirs), self.options, weight) + self.options.masked * F.cross_entropy(guessed.float(), ids[chosen])
 
     def train_step(self) -> torch.Tensor:
         total = torch.zeros((), device=self.device)

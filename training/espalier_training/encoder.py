@@ -77,16 +77,20 @@ class Output(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, shape: Shape, parts: list[PartSpec]):
+    def __init__(self, shape: Shape, parts: list[PartSpec], attends: bool = True):
         super().__init__()
-        self.attention = nn.Module()
-        self.attention.self = SelfAttention(shape)
-        self.attention.output = Output(shape, dense=True)
+        self.attends = attends
+        if attends:
+            self.attention = nn.Module()
+            self.attention.self = SelfAttention(shape)
+            self.attention.output = Output(shape, dense=True)
         self.ffn = nn.ModuleList(make_part(shape.hidden, p) for p in parts)
         self.output = Output(shape, dense=False)
 
     def attended(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """What the feed-forward layer reads."""
+        if not self.attends:
+            return x
         out = self.attention.output
         return out.LayerNorm(x + out.dense(self.attention.self(x, mask)))
 
@@ -116,18 +120,28 @@ class Head(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, shape: Shape, parts: list[list[PartSpec]]):
+    def __init__(self, shape: Shape, parts: list[list[PartSpec]], attention: list[bool] | None = None, ends: list[int] | None = None):
+        """attention: which layers have any; all, if not given. ends: see counterparts."""
         super().__init__()
         self.shape = shape
         self.own_tables = True  # or those of the model it was grown from, which need not be stored again
         self.embeddings = Embeddings(shape)
         self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(Layer(shape, p) for p in parts)
+        self.ends = ends or list(range(1, len(parts) + 1))
+        self.encoder.layer = nn.ModuleList(Layer(shape, p, a) for p, a in zip(parts, attention or [True] * len(parts)))
         self.heads = nn.ModuleDict()
 
     @property
     def parts(self) -> list[list[PartSpec]]:
         return [[part.spec for part in layer.ffn] for layer in self.encoder.layer]
+
+    @property
+    def attention(self) -> list[bool]:
+        return [layer.attends for layer in self.encoder.layer]
+
+    def counterparts(self, states: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Of a model's states, those that this one's stand for: a fused layer ends where the last of its run did."""
+        return [states[0]] + [states[end] for end in self.ends]
 
     def add_head(self, name: str, labels: tuple[str, ...]) -> None:
         self.heads[name] = Head(self.shape.hidden, labels).to(self.embeddings.LayerNorm.weight.device)

@@ -42,7 +42,7 @@ def run(run: Run) -> None:
     device = device_of(run)
     dtype = compute_type(device)
     teacher = load_teacher(run.teacher).to(device)
-    is_teacher = run.parts == "teacher"
+    is_teacher = run.is_teacher
     student = teacher if is_teacher else load(run.path / "distilled", run.teacher).to(device)
     result = {"name": run.name, "parts": run.parts}
     if not is_teacher:

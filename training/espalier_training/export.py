@@ -16,7 +16,7 @@ def target_of(run: Run) -> Path:
 
 
 def run(run: Run) -> None:
-    source, target = Path(run.teacher) if run.parts == "teacher" else run.path / run.export.checkpoint, target_of(run)
+    source, target = Path(run.teacher) if run.is_teacher else run.path / run.export.checkpoint, target_of(run)
     run.path.mkdir(parents=True, exist_ok=True)
     if not Path(run.export.command).is_file():
         raise ValueError(f"export.command: expected the built espalier command, found no file {run.export.command}")

@@ -35,7 +35,7 @@ def fidelity(student: Encoder, teacher: Encoder, batches: Iterable[torch.Tensor]
     cosine, texts = 0.0, 0
     for ids in batches:
         routes: list[torch.Tensor] = []
-        ours, theirs = student(ids, dtype=dtype, routes=routes), teacher(ids, dtype=dtype)
+        ours, theirs = student(ids, dtype=dtype, routes=routes), student.counterparts(teacher(ids, dtype=dtype))
         count_leaves(routes, counts, [p for _, p in forests])
         for i in range(layers):
             error[i] += ((ours[i + 1].float() - theirs[i + 1].float()) ** 2).sum()

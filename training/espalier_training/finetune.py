@@ -144,13 +144,13 @@ def train(model: Encoder, teacher: Encoder | None, task: Task, rows: Encoded, op
             with torch.no_grad():
                 theirs, wanted = forward(teacher, task, batch, dtype)
             loss = (1 - options.soft) * loss + options.soft * soft_loss(task, outputs, wanted)
-            loss = loss + options.hidden * hidden_loss(ours, theirs, batch.mask)
+            loss = loss + options.hidden * hidden_loss(ours, model.counterparts(theirs), batch.mask)
         loss.backward()
         take_step(optimizer, learning, options.learning_rate, step, steps, steps // 10)
 
 
 def starting_model(run: Run) -> Encoder:
-    if run.parts == "teacher":
+    if run.is_teacher:
         model = load_teacher(run.teacher)
         model.own_tables = False
         return model

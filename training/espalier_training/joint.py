@@ -107,7 +107,7 @@ def _task_losses(model: Encoder, lessons: list[Lesson], options: Joint, device: 
         if lesson.teacher is not None:
             with torch.no_grad():
                 theirs = lesson.teacher(batch.ids[mine], batch.types[mine], batch.mask[mine], dtype)
-            loss = loss + options.hidden * hidden_loss([x[mine] for x in states], theirs, batch.mask[mine])
+            loss = loss + options.hidden * hidden_loss([x[mine] for x in states], model.counterparts(theirs), batch.mask[mine])
         total = total + loss
     return total
 
@@ -132,7 +132,7 @@ def run(run: Run) -> None:
             ids = sampler.batch(step, run.joint.text_tokens)
             with torch.no_grad():
                 theirs = teacher(ids, dtype=dtype)
-            loss = losses(model(ids, dtype=dtype), theirs, run.distil, run.distil.hidden)
+            loss = losses(model(ids, dtype=dtype), model.counterparts(theirs), run.distil, run.distil.hidden)
             loss = loss + run.joint.task_weight * _task_losses(model, lessons, run.joint, device, dtype)
             loss.backward()
             take_step(optimizer, learning, run.joint.learning_rate, step, steps, steps // 20)

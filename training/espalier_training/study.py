@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from . import distil, evaluate, export, finetune, grow
+from . import distil, evaluate, export, finetune, fuse, grow
 from .checkpoint import load_teacher
 from .common import corpus_of, say
 from .config import ConfigError, Run, load_values, read_values
@@ -58,8 +58,10 @@ def _merged(shared: dict, row: dict) -> dict:
 
 
 def _distilled(run: Run) -> None:
-    if not (run.path / "grown").exists():
+    if run.parts != TEACHER and not (run.path / "grown").exists():
         grow.run(run)
+    if run.fuses and not (run.path / "fused").exists():
+        fuse.run(run)
     distil.run(run)
 
 

@@ -38,8 +38,8 @@ def _cell(values: list[float]) -> str:
 def _fidelity(run: Run) -> list[str]:
     file = run.path / "evaluate.json"
     result = json.loads(file.read_text()) if file.exists() else {}
-    cosine = "1" if run.parts == "teacher" else f"{result['cosine']:.4f}" if "cosine" in result else "-"
-    error = "0" if run.parts == "teacher" else f"{result['hidden_error'][-1]:.3f}" if "hidden_error" in result else "-"
+    cosine = "1" if run.is_teacher else f"{result['cosine']:.4f}" if "cosine" in result else "-"
+    error = "0" if run.is_teacher else f"{result['hidden_error'][-1]:.3f}" if "hidden_error" in result else "-"
     zero = f"{100 * result['stsb_zero_shot']['spearman']:.1f}" if "stsb_zero_shot" in result else "-"
     return [cosine, error, zero]
 
@@ -52,6 +52,11 @@ def _size(run: Run, dense_width: int) -> list[str]:
             f"{100 * operations_share(parts, dense_width):.1f} %"]
 
 
+def _parts(run: Run) -> str:
+    parts = "dense" if run.parts == "teacher" else run.parts
+    return f"{parts}, {len(run.fuse.drop_attention)} attentions fewer" if run.fuses else parts
+
+
 def _time(run: Run) -> str:
     file = run.path / "bench.json"
     return f"{json.loads(file.read_text())['median_ms']:.2f}" if file.exists() else "-"
@@ -61,7 +66,7 @@ def table(runs: list[Run]) -> str:
     tasks = [t for t in TASKS if any(scores(r, t) for r in runs)]
     averages = {r.name: [mean_and_interval(scores(r, t))[0] for t in tasks if scores(r, t)] for r in runs}
     whole = {name: sum(v) / len(v) for name, v in averages.items() if len(v) == len(tasks) and v}
-    teacher = next((whole.get(r.name) for r in runs if r.parts == "teacher"), None)
+    teacher = next((whole.get(r.name) for r in runs if r.is_teacher), None)
     timed = any((r.path / "bench.json").exists() for r in runs)
     head = ["run", "FFN", "active", "stored", "operations", "cosine", "last error", "STS-B 0-shot",
             *(f"{t} {TASKS[t].headline}" for t in tasks), "average", "of teacher", *(["ms, 128 tokens"] if timed else [])]
@@ -70,7 +75,7 @@ def table(runs: list[Run]) -> str:
         width = json.loads((Path(r.teacher) / "config.json").read_text())["intermediate_size"]
         average = whole.get(r.name)
         share = f"{100 * average / teacher:.1f} %" if average and teacher else "-"
-        lines.append([r.name, "dense" if r.parts == "teacher" else r.parts, *_size(r, width), *_fidelity(r),
+        lines.append([r.name, _parts(r), *_size(r, width), *_fidelity(r),
                       *(_cell(scores(r, t)) for t in tasks), f"{average:.1f}" if average else "-", share, *([_time(r)] if timed else [])])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -67,6 +67,7 @@ def run_file(tmp_path, teacher_folder):
         values = {
             "text": {"files": [str(tmp_path / "text.txt")], "cache": str(tmp_path / "text.npz"), "max_tokens": 32, "held_out": 20},
             "grow": {"tokens": 2048},
+            "fuse": {},
             "distil": {"tokens": 8192, "batch_tokens": 512, "micro_tokens": 256, "learning_rate": 2e-3},
             "finetune": {"data": str(tmp_path / "glue"), "tasks": ["mrpc"], "seeds": [1], "steps": {"mrpc": 3}, "max_tokens": 32},
             "joint": {"tasks": {"mrpc": 8}, "steps": 3, "text_tokens": 256},
