@@ -246,6 +246,18 @@ void DirectoryParser::read_heads() {
     }
 }
 
+template <class Fail>
+void DirectoryParser::check_packed(const TensorView& view, const Fail& fail) const {
+    if (view.type != TensorType::s8 || view.scales != TensorScales::per_row)
+        throw fail("layout packed: expected the type s8 with scales by row");
+    if (view.layout_arguments[0] != packed_columns || view.layout_arguments[1] != packed_values)
+        throw Error(Status::unsupported,
+                    "%s: tensor %.*s: expected panels of %u columns and %u values a word, found %u and %u",
+                    file_.source_, static_cast<int>(view.name.size() < 80 ? view.name.size() : 80),
+                    view.name.data(), packed_columns, packed_values, view.layout_arguments[0],
+                    view.layout_arguments[1]);
+}
+
 TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t index, uint64_t& position) {
     const char* source = file_.source_;
     TensorView view;
@@ -276,7 +288,9 @@ TensorView DirectoryParser::read_tensor(const layout::TensorRecord& r, uint64_t 
     if (!checked_multiply(elements, bytes_of(view.type), bytes)) throw fail("size overflows");
     if (view.layout == TensorLayout::rotated && view.type != TensorType::s8)
         throw fail("layout rotated: expected the type s8");
-    if (view.layout != TensorLayout::row_major && view.layout != TensorLayout::rotated)
+    if (view.layout == TensorLayout::packed) check_packed(view, fail);
+    if (view.layout != TensorLayout::row_major && view.layout != TensorLayout::rotated &&
+        view.layout != TensorLayout::packed)
         throw Error(Status::unsupported, "%s: tensor %.*s: layout %s is not read by this version", source,
                     static_cast<int>(view.name.size()), view.name.data(), name_of(view.layout));
     if (bytes != r.bytes) throw fail("bytes: its type and dimensions imply another size");

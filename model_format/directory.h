@@ -32,6 +32,8 @@ class DirectoryParser {
     void read_heads();
     void read_labels();
     void read_tensors();
+    template <class Fail>
+    void check_packed(const TensorView& view, const Fail& fail) const;
     TensorView read_tensor(const layout::TensorRecord& record, uint64_t index, uint64_t& position);
     const SectionView& section(layout::Section kind, uint64_t cap, uint64_t record_bytes) const;
     template <typename Record>

@@ -188,8 +188,18 @@ bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions) {
 }
 
 bool layout_fits(const TensorNeed& need, TensorLayout layout) {
-    return layout == TensorLayout::row_major ||
-           (layout == TensorLayout::rotated && need.rotation != Rotation::none);
+    if (layout == TensorLayout::row_major) return true;
+    if (need.rotation == Rotation::none) return false;
+    return layout == TensorLayout::rotated || (layout == TensorLayout::packed && may_be_packed(need));
+}
+
+bool may_be_packed(const TensorNeed& need) {
+    if (need.rotation == Rotation::none || need.rank < 2) return false;
+    const uint64_t before_last = need.dimensions[need.rank - 2], last = need.dimensions[need.rank - 1];
+    const bool sums_last = need.rotation == Rotation::last;
+    // A word's values, and the widest vector of words.
+    return (sums_last ? last : before_last) % packed_values == 0 &&
+           (sums_last ? before_last : last) % 16 == 0;
 }
 
 bool type_fits(TensorRole role, TensorType type) {

@@ -64,5 +64,7 @@ std::pmr::vector<TensorNeed> tensors_of(const ModelSpec& spec,
 bool shape_fits(const TensorNeed& need, std::span<const uint64_t> dimensions);
 bool type_fits(TensorRole role, TensorType type);
 bool layout_fits(const TensorNeed& need, TensorLayout layout);
+// Whether panels hold the tensor's matrices without filling, so that its size stays what its shape says.
+bool may_be_packed(const TensorNeed& need);
 
 }  // namespace espalier

@@ -38,10 +38,11 @@ enum class TokenizerKind : uint32_t {
 // row_major: the last dimension is contiguous, as the shape says.
 // rows_interleaved: a forest's rows of several tensors side by side (in, out, bias of one neuron).
 // transposed: the last two dimensions are swapped in memory.
-// packed: panels for one kernel; layout_arguments name it. A reader that does not know it refuses.
 // rotated: row-major, turned along the dimension that a product sums over (schema.h: Rotation) before it was
-// rounded to
-//          8 bits; docs/format.md defines the rotation.
+//          rounded to 8 bits; docs/format.md defines the rotation.
+// packed: turned alike, then each of its matrices (the last two dimensions) in the panels that the kernels
+// read;
+//         layout_arguments: columns of a panel, values of a word. docs/format.md defines the panels.
 enum class TensorLayout : uint32_t {
     row_major = 0,
     rows_interleaved = 1,
@@ -49,6 +50,8 @@ enum class TensorLayout : uint32_t {
     packed = 3,
     rotated = 4
 };
+// The only panels there are: of 64 columns, four 8-bit values of a column in a word.
+inline constexpr uint32_t packed_columns = 64, packed_values = 4;
 // A scaled tensor X has a companion X.scale in float32: one scale an index of all dimensions but the last
 // (per_row), or one an index of the last dimension (per_column). value = stored * scale.
 enum class TensorScales : uint32_t { none = 0, per_row = 1, per_column = 2 };

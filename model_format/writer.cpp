@@ -36,6 +36,8 @@ void check_tensor(const TensorNeed& need, const TensorSource& tensor, const char
     if (!shape_fits(need, tensor.dimensions)) throw fail("its shape is not this architecture's");
     if (!layout_fits(need, tensor.layout)) throw fail("its layout does not fit what it is used for");
     if (!type_fits(need.role, tensor.type)) throw fail("its type does not fit what it is used for");
+    if (tensor.layout != TensorLayout::row_major && tensor.type != TensorType::s8)
+        throw fail("expected s8 for a layout that is turned");
     if ((tensor.type == TensorType::s8) != (tensor.scales != TensorScales::none))
         throw fail("expected scales for s8, and for no other type");
 }
@@ -220,6 +222,10 @@ class DirectoryBuilder {
                             tensor.name.c_str(), r.rank);
             for (size_t axis = 0; axis < 4; ++axis)
                 r.dimensions[axis] = axis < r.rank ? tensor.dimensions[axis] : 1;
+            if (tensor.layout == TensorLayout::packed) {
+                r.layout_arguments[0] = packed_columns;
+                r.layout_arguments[1] = packed_values;
+            }
             r.offset = round_up(position, layout::tensor_alignment);
             r.bytes = bytes_of_source(tensor);
             position = r.offset + r.bytes;

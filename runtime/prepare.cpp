@@ -5,12 +5,17 @@
 #include <span>
 
 #include "base/error.h"
+#include "kernels/dense/panel.h"
+#include "kernels/dense/panel_pack.h"
 #include "kernels/forest/leaf_pack.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
 
 namespace espalier {
 namespace {
+
+// What the format calls packed is what the kernels read.
+static_assert(packed_columns == panel_columns && packed_values == panel_group(TensorType::s8));
 
 unsigned long long wide(uint64_t value) {
     return value;
@@ -26,7 +31,8 @@ class Preparer {
           backend_(backend),
           precision_(precision),
           model_(model),
-          scratch_(memory) {}
+          scratch_(memory),
+          unpacked_(memory) {}
 
     void run() {
         refuse_what_does_not_run();
@@ -86,21 +92,33 @@ class Preparer {
         return table;
     }
 
+    const float* scales_of(const TensorView& tensor) const {
+        if (tensor.scales == TensorScales::none) return nullptr;
+        return file_.at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data()))
+            .as<float>();
+    }
+
+    // Packed bytes as rows; before_last: what products sum over.
+    const std::byte* unpacked(const TensorView& tensor, bool before_last) {
+        if (unpacked_.size() < tensor.elements()) unpacked_.resize(tensor.elements());
+        unpack_bytes(
+            {tensor.elements(), tensor.dimensions[tensor.rank - 2], tensor.row_length(), before_last},
+            tensor.as<uint8_t>(), unpacked_.data());
+        return reinterpret_cast<const std::byte*>(unpacked_.data());
+    }
+
     // The tensor in float32, [rows, row length]: in place where it is stored so, else widened into `target`.
-    const float* widened(const TensorView& tensor, float* target) const {
+    const float* widened(const TensorView& tensor, float* target, bool before_last = false) {
         if (tensor.type == TensorType::f32) return tensor.as<float>();
         const size_t rows = tensor.rows(), length = tensor.row_length();
-        const float* scales =
-            tensor.scales == TensorScales::none
-                ? nullptr
-                : file_
-                      .at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data()))
-                      .as<float>();
+        const float* scales = scales_of(tensor);
         const bool by_row = tensor.scales == TensorScales::per_row;
+        const std::byte* bytes =
+            tensor.layout == TensorLayout::packed ? unpacked(tensor, before_last) : tensor.bytes.data();
         for (size_t r = 0; r < rows; ++r) {
             float* row = target + r * length;
-            kernels_.widen(tensor.type, tensor.bytes.data() + r * length * bytes_of(tensor.type),
-                           by_row ? scales[r] : 1.0F, row, length);
+            kernels_.widen(tensor.type, bytes + r * length * bytes_of(tensor.type), by_row ? scales[r] : 1.0F,
+                           row, length);
             for (size_t c = 0; c < length && scales != nullptr && !by_row; ++c)
                 row[c] *= scales[c];
         }
@@ -123,10 +141,10 @@ class Preparer {
         if (passed_ != nullptr) file_.release(*passed_);
         const TensorView& tensor = file_.at(name);
         passed_ = &tensor;
-        const bool turns = rotated != (tensor.layout == TensorLayout::rotated);
+        const bool turns = rotated != (tensor.layout != TensorLayout::row_major);
         if (tensor.type == TensorType::f32 && !turns) return tensor.as<float>();
         if (scratch_.size() < tensor.elements()) scratch_.resize(tensor.elements());
-        const float* values = widened(tensor, scratch_.data());
+        const float* values = widened(tensor, scratch_.data(), before_last);
         if (!turns) return values;
         if (values != scratch_.data()) std::copy(values, values + tensor.elements(), scratch_.data());
         const size_t rows = tensor.rank > 1 ? tensor.dimensions[tensor.rank - 2] : 1;
@@ -134,6 +152,10 @@ class Preparer {
         return scratch_.data();
     }
     bool is_8bit() const { return precision_ == TensorType::s8; }
+    // Whether the kernels read the tensor in the file as it is.
+    bool lies_packed(const TensorView& tensor) const {
+        return is_8bit() && tensor.layout == TensorLayout::packed;
+    }
 
     NormWeights norm(const char* prefix) {
         NormWeights n;
@@ -158,8 +180,11 @@ class Preparer {
         shape.output = output;
         shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
-        auto layer =
-            backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, model_.weights.memory());
+        auto* memory = model_.weights.memory();
+        auto layer = shape.row_scales && tensor.layout == TensorLayout::packed
+                         ? backend_.prepare_packed(
+                               shape, {tensor.as<uint32_t>(), scales_of(tensor), bias_data}, memory)
+                         : backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, memory);
         model_.dense_bytes += layer->bytes();
         return layer;
     }
@@ -255,8 +280,9 @@ class Preparer {
         shape.rows = precision_;
         shape.rotated_activations = is_8bit();
         shape.gated = spec.has(part_flag::gated) && spec.leaf_width > 0;
-        float* memory = model_.weights.floats(LeafPacker::bytes(shape) / sizeof(float));
-        LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory));
+        const bool lie_packed = leaves_lie_packed(b, p, spec);
+        float* memory = model_.weights.floats(LeafPacker::bytes(shape, lie_packed) / sizeof(float));
+        LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory), lie_packed);
         const auto read = [&](size_t of, const char* suffix) {
             return passing(part_tensor(b, of, suffix).text);
         };
@@ -267,10 +293,16 @@ class Preparer {
             packer.nodes(kept(part_tensor(b, p, "node.weight").text),
                          kept(part_tensor(b, p, "node.threshold").text));
         if (spec.has(part_flag::output_bias)) packer.output_bias(read(p, "leaf.bias"));
-        if (spec.leaf_width > 0) {
+        if (lie_packed) {
+            const TensorView& up = file_.at(part_tensor(b, p, "leaf.up.weight"));
+            const TensorView& down = file_.at(part_tensor(b, p, "leaf.down.weight"));
+            packer.packed_leaves(up.as<uint32_t>(), scales_of(up), down.as<uint32_t>(), scales_of(down));
+        } else if (spec.leaf_width > 0) {
             packer.up(read_rows(p, "leaf.up.weight"));
-            if (shape.gated) packer.gate(read_rows(p, "leaf.gate.weight"));
             packer.down(read_rows(p, "leaf.down.weight", true));
+        }
+        if (shape.gated) packer.gate(read_rows(p, "leaf.gate.weight"));
+        if (spec.leaf_width > 0) {
             if (spec.has(part_flag::up_bias)) packer.up_bias(read(p, "leaf.up.bias"));
         }
         if (shared != nullptr) {
@@ -280,6 +312,11 @@ class Preparer {
             if (shared->has(part_flag::output_bias)) packer.shared_output_bias(read(s, "down.bias"));
         }
         return packer.forest();
+    }
+
+    bool leaves_lie_packed(size_t b, size_t p, const PartSpec& spec) const {
+        return spec.leaf_width > 0 && lies_packed(file_.at(part_tensor(b, p, "leaf.up.weight"))) &&
+               lies_packed(file_.at(part_tensor(b, p, "leaf.down.weight")));
     }
 
     NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
@@ -346,6 +383,7 @@ class Preparer {
     TensorType precision_;
     PreparedModel& model_;
     std::pmr::vector<float> scratch_;
+    std::pmr::vector<int8_t> unpacked_;
     const TensorView* passed_ = nullptr;
     size_t attentions_ = 0;  // blocks with attention so far
 };

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/dense/panel_pack.h"
 #include "kernels/quantize/rotate.h"
 
 namespace espalier {
@@ -23,17 +24,26 @@ std::vector<float> SourceModel::values(const std::string& name) const {
     const float* scales =
         tensor.scales == TensorScales::none ? nullptr : file_.at(name + ".scale").as<float>();
     const KernelTable& kernels = kernel_table(Isa::scalar);
+    const bool before_last = name.ends_with("leaf.down.weight");  // what its products sum over
+    const std::byte* bytes = tensor.bytes.data();
+    std::vector<int8_t> unpacked;
+    if (tensor.layout == TensorLayout::packed) {
+        unpacked.resize(tensor.elements());
+        unpack_bytes({unpacked.size(), tensor.dimensions[tensor.rank - 2], length, before_last},
+                     tensor.as<uint8_t>(), unpacked.data());
+        bytes = reinterpret_cast<const std::byte*>(unpacked.data());
+    }
     std::vector<float> out(tensor.elements());
     for (size_t r = 0; r < rows; ++r) {
         float* row = out.data() + r * length;
-        kernels.widen(tensor.type, tensor.bytes.data() + r * length * bytes_of(tensor.type),
+        kernels.widen(tensor.type, bytes + r * length * bytes_of(tensor.type),
                       tensor.scales == TensorScales::per_row ? scales[r] : 1.0F, row, length);
         for (size_t c = 0; c < length && tensor.scales == TensorScales::per_column; ++c)
             row[c] *= scales[c];
     }
-    if (tensor.layout == TensorLayout::rotated)
+    if (tensor.layout != TensorLayout::row_major)  // rotated, or packed after it
         rotate_tensor(out.data(), out.size(), tensor.rank > 1 ? tensor.dimensions[tensor.rank - 2] : 1,
-                      length, name.ends_with("leaf.down.weight"));
+                      length, before_last);
     return out;
 }
 

@@ -6,6 +6,7 @@
 #include "apps/importers/import.h"
 #include "base/error.h"
 #include "base/float16.h"
+#include "kernels/dense/panel_pack.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/quantize/rotate.h"
 
@@ -72,12 +73,26 @@ std::vector<float> rotated_values(const FloatTensor& tensor, Rotation rotation) 
     return out;
 }
 
-std::vector<std::byte> quantized(const std::vector<float>& values, size_t length) {
+// layout: packed, or one that keeps rows as they are.
+std::vector<std::byte> quantized(const FloatTensor& tensor, Rotation rotation, TensorLayout layout) {
+    const auto values = rotated_values(tensor, rotation);
+    const size_t length = tensor.dimensions.back();
     const auto scales = scales_of(values, length);
     std::vector<int8_t> out(values.size());
     for (size_t r = 0; r < scales.size(); ++r)
         quantize_row(values.data() + r * length, scales[r], out.data() + r * length, length);
-    return as_bytes(out);
+    if (layout != TensorLayout::packed) return as_bytes(out);
+    std::vector<uint8_t> packed(out.size());
+    pack_bytes({out.size(), tensor.dimensions[tensor.dimensions.size() - 2], length,
+                rotation == Rotation::before_last},
+               out.data(), packed.data());
+    return as_bytes(packed);
+}
+
+// As the kernels read them where that takes no more room: nothing is copied when the model is opened.
+TensorLayout layout_of_bytes(const TensorNeed& need) {
+    if (may_be_packed(need)) return TensorLayout::packed;
+    return need.rotation != Rotation::none ? TensorLayout::rotated : TensorLayout::row_major;
 }
 
 TensorType type_for(const FloatTensor& tensor, bool weight, Precision precision) {
@@ -97,17 +112,16 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
     std::vector<TensorSource> out = std::move(import.ready);
     const auto needs = tensors_of(import.spec);
     for (const FloatTensor& tensor : import.tensors) {
-        bool weight = false;
-        Rotation rotation = Rotation::none;
+        TensorNeed needed;
+        needed.role = TensorRole::vector;
         for (const TensorNeed& need : needs) {
-            if (tensor.name != need.name.text) continue;
-            weight = need.role == TensorRole::weight;
-            rotation = need.rotation;
+            if (tensor.name == need.name.text) needed = need;
         }
+        const Rotation rotation = needed.rotation;
         TensorSource source;
         source.name = tensor.name;
         source.dimensions = tensor.dimensions;
-        source.type = type_for(tensor, weight, precision);
+        source.type = type_for(tensor, needed.role == TensorRole::weight, precision);
         switch (source.type) {
             case TensorType::f16:
                 source.data = [tensor] { return halves(tensor, false); };
@@ -116,8 +130,9 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
                 source.data = [tensor] { return halves(tensor, true); };
                 break;
             case TensorType::s8:
-                source.data = [tensor, rotation] {
-                    return quantized(rotated_values(tensor, rotation), tensor.dimensions.back());
+                source.layout = layout_of_bytes(needed);
+                source.data = [tensor, rotation, layout = source.layout] {
+                    return quantized(tensor, rotation, layout);
                 };
                 break;
             default:
@@ -126,7 +141,6 @@ std::vector<TensorSource> store(Import& import, Precision precision) {
         }
         if (source.type == TensorType::s8) {
             source.scales = TensorScales::per_row;
-            if (rotation != Rotation::none) source.layout = TensorLayout::rotated;
             TensorSource scale;
             scale.name = tensor.name + ".scale";
             uint64_t rows = 1;

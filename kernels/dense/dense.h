@@ -86,6 +86,14 @@ class DenseBackend {
     virtual std::unique_ptr<DenseLayer> prepare(const DenseShape& shape, const float* weight,
                                                 const float* bias,
                                                 std::pmr::memory_resource* memory) const = 0;
+    // The same for 8-bit weights with a scale a row of x that are packed already (panel_pack.h: pack_bytes;
+    // the sizes pack exactly): they, their scales [outputs] and the bias are used where they lie.
+    struct PackedWeights {
+        const uint32_t* words = nullptr;
+        const float *scales = nullptr, *bias = nullptr;
+    };
+    virtual std::unique_ptr<DenseLayer> prepare_packed(const DenseShape& shape, const PackedWeights& weights,
+                                                       std::pmr::memory_resource* memory) const = 0;
     // exact_rows: computes no rows but those asked for, at the price of a primitive for every number of rows.
     virtual std::unique_ptr<DenseRunner> make_runner(int threads, bool exact_rows = false) const = 0;
 };

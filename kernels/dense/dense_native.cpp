@@ -23,17 +23,11 @@ class NativeLayer final : public DenseLayer {
    public:
     NativeLayer(const DenseShape& shape, const float* weight, const float* bias,
                 std::pmr::memory_resource* memory)
-        : DenseLayer(shape), memory_(memory) {
-        packed_.inputs = shape.inputs;
-        packed_.outputs = shape.outputs;
-        packed_.type = shape.input;
-        packed_.output = shape.output;
-        packed_.activation = shape.activation;
+        : DenseLayer(shape), memory_(memory), packed_(packed_of(shape)) {
         const bool is_8bit = shape.input == TensorType::s8;
         const size_t padded = packed_.padded_outputs(),
                      words = packed_words(shape.input, shape.inputs, padded);
-        words_ = words + padded * (is_8bit ? 2 : 1);
-        data_ = static_cast<uint32_t*>(memory_->allocate(words_ * sizeof(uint32_t), 64));
+        allocate(words + padded * (is_8bit ? 2 : 1));
         std::memset(data_ + words, 0, (words_ - words) * sizeof(uint32_t));
         auto* bias_data = reinterpret_cast<float*>(data_ + words);
         float* scales = is_8bit ? bias_data + padded : nullptr;
@@ -46,15 +40,43 @@ class NativeLayer final : public DenseLayer {
         packed_.bias = bias_data;
         packed_.scale = scales;
     }
-    ~NativeLayer() override { memory_->deallocate(data_, words_ * sizeof(uint32_t), 64); }
+    // Of weights that are packed already, and lie elsewhere.
+    NativeLayer(const DenseShape& shape, const DenseBackend::PackedWeights& weights,
+                std::pmr::memory_resource* memory)
+        : DenseLayer(shape), memory_(memory), packed_(packed_of(shape)) {
+        packed_.weight = weights.words;
+        packed_.scale = weights.scales;
+        packed_.bias = weights.bias;
+        if (weights.bias != nullptr) return;
+        allocate(shape.outputs);
+        std::memset(data_, 0, words_ * sizeof(uint32_t));
+        packed_.bias = reinterpret_cast<const float*>(data_);
+    }
+    ~NativeLayer() override {
+        if (data_ != nullptr) memory_->deallocate(data_, words_ * sizeof(uint32_t), 64);
+    }
     size_t bytes() const override { return words_ * sizeof(uint32_t); }
     bool is_native() const override { return true; }
     const PackedDense& packed() const { return packed_; }
 
    private:
+    static PackedDense packed_of(const DenseShape& shape) {
+        PackedDense packed;
+        packed.inputs = shape.inputs;
+        packed.outputs = shape.outputs;
+        packed.type = shape.input;
+        packed.output = shape.output;
+        packed.activation = shape.activation;
+        return packed;
+    }
+    void allocate(size_t words) {
+        data_ = static_cast<uint32_t*>(memory_->allocate(words * sizeof(uint32_t), 64));
+        words_ = words;
+    }
+
     std::pmr::memory_resource* memory_;
     size_t words_ = 0;
-    uint32_t* data_ = nullptr;  // packed weights, the bias, the scales
+    uint32_t* data_ = nullptr;  // of this layer's own: packed weights, the bias, the scales
     PackedDense packed_;
 };
 
@@ -114,6 +136,17 @@ class NativeBackend final : public DenseBackend {
                 "row to f32 and bf16",
                 name_of(shape.input), name_of(shape.output));
         return std::make_unique<NativeLayer>(shape, weight, bias, memory);
+    }
+    std::unique_ptr<DenseLayer> prepare_packed(const DenseShape& shape, const PackedWeights& weights,
+                                               std::pmr::memory_resource* memory) const override {
+        if (shape.input != TensorType::s8 || !shape.row_scales ||
+            !packs_exactly(shape.input, shape.inputs, shape.outputs))
+            throw Error(Status::unsupported,
+                        "packed weights: expected s8 with a scale a row of inputs and outputs that are "
+                        "multiples of 4 and "
+                        "16, found %s of %zu and %zu",
+                        name_of(shape.input), shape.inputs, shape.outputs);
+        return std::make_unique<NativeLayer>(shape, weights, memory);
     }
     std::unique_ptr<DenseRunner> make_runner(int threads, bool) const override {
         return std::make_unique<NativeRunner>(kernels_, threads);

@@ -150,6 +150,10 @@ class OnednnBackend final : public DenseBackend {
             return std::make_unique<onednn::Layer>(shape, weight, bias, engine_, memory);
         });
     }
+    std::unique_ptr<DenseLayer> prepare_packed(const DenseShape& shape, const PackedWeights& weights,
+                                               std::pmr::memory_resource* memory) const override {
+        return native_->prepare_packed(shape, weights, memory);
+    }
     std::unique_ptr<DenseRunner> make_runner(int threads, bool exact_rows) const override {
         return std::make_unique<OnednnRunner>(engine_, native_->make_runner(threads, exact_rows), threads,
                                               exact_rows);

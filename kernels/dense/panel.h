@@ -37,4 +37,9 @@ constexpr size_t packed_word(TensorType type, size_t k, size_t columns, size_t r
     return panel * panel_columns * groups + row / panel_group(type) * width + column % panel_columns;
 }
 
+// Whether a packed matrix holds nothing but the values: as many bytes as the matrix has, no filling.
+constexpr bool packs_exactly(TensorType type, size_t k, size_t columns) {
+    return k % panel_group(type) == 0 && columns % 16 == 0;
+}
+
 }  // namespace espalier

@@ -134,4 +134,41 @@ void pack_panels(TensorType type, const MatrixSource& source, size_t k, size_t c
     }
 }
 
+namespace {
+
+// visit(place among the packed bytes, place among the values) of all bytes, in the order of the packed ones.
+template <class Visit>
+void for_each_byte(const ByteMatrices& m, const Visit& visit) {
+    constexpr size_t group = panel_group(TensorType::s8);
+    const size_t k = m.sums_over_rows ? m.rows : m.row_length,
+                 columns = m.sums_over_rows ? m.row_length : m.rows;
+    const size_t k_stride = m.sums_over_rows ? m.row_length : 1,
+                 column_stride = m.sums_over_rows ? 1 : m.row_length;
+    size_t place = 0;
+    for (size_t matrix = 0; matrix < m.elements; matrix += m.rows * m.row_length) {
+        for (size_t start = 0; start < columns; start += panel_columns) {
+            const size_t end = std::min(start + panel_columns, columns);
+            for (size_t row = 0; row < k; row += group) {
+                for (size_t column = start; column < end; ++column) {
+                    for (size_t i = 0; i < group; ++i)
+                        visit(place++, matrix + (row + i) * k_stride + column * column_stride);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void pack_bytes(const ByteMatrices& shape, const int8_t* values, uint8_t* packed) {
+    for_each_byte(shape, [&](size_t place, size_t value) {
+        packed[place] = static_cast<uint8_t>(values[value] + 128);
+    });
+}
+
+void unpack_bytes(const ByteMatrices& shape, const uint8_t* packed, int8_t* values) {
+    for_each_byte(
+        shape, [&](size_t place, size_t value) { values[value] = static_cast<int8_t>(packed[place] - 128); });
+}
+
 }  // namespace espalier

@@ -20,4 +20,13 @@ struct MatrixSource {
 void pack_panels(TensorType type, const MatrixSource& source, size_t k, size_t columns, size_t padded_columns,
                  const float* column_scales, const float* k_scales, uint32_t* target);
 
+// A tensor of 8-bit matrices [rows, row_length] that pack exactly, one after the other. Products sum over
+// rows (neurons that are added up), else over what a row holds.
+struct ByteMatrices {
+    size_t elements = 0, rows = 0, row_length = 0;
+    bool sums_over_rows = false;
+};
+void pack_bytes(const ByteMatrices& shape, const int8_t* values, uint8_t* packed);
+void unpack_bytes(const ByteMatrices& shape, const uint8_t* packed, int8_t* values);
+
 }  // namespace espalier

@@ -45,23 +45,25 @@ class Layout {
 
 }  // namespace
 
-LeafPacker::Places LeafPacker::lay_out(const LeafForest& f, std::byte* memory) {
+LeafPacker::Places LeafPacker::lay_out(const LeafForest& f, std::byte* memory, bool leaves_lie_packed) {
     Layout layout(memory);
     Places places;
-    const auto neurons = [&](size_t width, size_t groups, bool has_down) {
-        const size_t padded = leaf_padded(width), scales = f.rows == TensorType::s8 ? groups * padded : 0;
+    // lie_packed: up and down stay where they are; has_down: a gate has no second layer.
+    const auto neurons = [&](size_t width, size_t groups, bool lie_packed, bool has_down) {
+        const size_t padded = leaf_padded(width), packed = lie_packed ? 0 : groups,
+                     scales = f.rows == TensorType::s8 ? packed * padded : 0;
         Neurons n;
-        n.up = layout.take<uint32_t>(groups * packed_words(f.rows, f.hidden, padded));
+        n.up = layout.take<uint32_t>(packed * packed_words(f.rows, f.hidden, padded));
         n.up_bias = layout.take<float>(groups * padded);
         n.up_scale = layout.take<float>(scales);
         if (!has_down) return n;
-        n.down = layout.take<uint32_t>(groups * packed_words(f.rows, width, leaf_padded(f.hidden)));
+        n.down = layout.take<uint32_t>(packed * packed_words(f.rows, width, leaf_padded(f.hidden)));
         n.down_scale = layout.take<float>(scales);
         return n;
     };
-    places.leaf = neurons(f.leaf_width, f.groups(), true);
-    places.shared = neurons(f.shared_width, 1, true);
-    if (f.gated) places.gate = neurons(f.leaf_width, f.groups(), false);
+    places.leaf = neurons(f.leaf_width, f.groups(), leaves_lie_packed, true);
+    places.shared = neurons(f.shared_width, 1, false, true);
+    if (f.gated) places.gate = neurons(f.leaf_width, f.groups(), false, false);
     places.bias = layout.take<float>(f.groups() * leaf_padded(f.hidden));
     const size_t nodes = f.trees * (f.leaves() - 1);
     places.nodes = layout.take<uint16_t>(f.node_rows == TensorType::bf16 ? nodes * f.hidden : 0);
@@ -69,12 +71,12 @@ LeafPacker::Places LeafPacker::lay_out(const LeafForest& f, std::byte* memory) {
     return places;
 }
 
-size_t LeafPacker::bytes(const LeafForest& shape) {
-    return lay_out(shape, nullptr).bytes;
+size_t LeafPacker::bytes(const LeafForest& shape, bool leaves_lie_packed) {
+    return lay_out(shape, nullptr, leaves_lie_packed).bytes;
 }
 
-LeafPacker::LeafPacker(const LeafForest& shape, std::byte* memory)
-    : forest_(shape), places_(lay_out(shape, memory)) {
+LeafPacker::LeafPacker(const LeafForest& shape, std::byte* memory, bool leaves_lie_packed)
+    : forest_(shape), places_(lay_out(shape, memory, leaves_lie_packed)) {
     std::memset(memory, 0, places_.bytes);
     forest_.leaf = places_.leaf.packed();
     forest_.shared = places_.shared.packed();
@@ -119,6 +121,14 @@ void LeafPacker::down(const float* weight) {
         pack_down(f, weight + g * f.leaf_width * f.hidden, f.hidden, 1, f.leaf_width,
                   places_.leaf.down + g * words,
                   places_.leaf.down_scale != nullptr ? places_.leaf.down_scale + g * padded : nullptr);
+}
+
+void LeafPacker::packed_leaves(const uint32_t* up, const float* up_scale, const uint32_t* down,
+                               const float* down_scale) {
+    forest_.leaf.up = up;
+    forest_.leaf.up_scale = up_scale;
+    forest_.leaf.down = down;
+    forest_.leaf.down_scale = down_scale;
 }
 
 void LeafPacker::up_bias(const float* bias) {

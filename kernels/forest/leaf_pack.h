@@ -12,9 +12,15 @@ namespace espalier {
 class LeafPacker {
    public:
     // `shape` says sizes, activation, tie rule and row types; its pointers are not used. `memory`:
-    // bytes(shape) bytes, 64-byte aligned, that live as long as the forest.
-    LeafPacker(const LeafForest& shape, std::byte* memory);
-    static size_t bytes(const LeafForest& shape);
+    // bytes(shape) bytes, 64-byte aligned, that live as long as the forest. leaves_lie_packed: packed_leaves
+    // will be called in place of up and down.
+    LeafPacker(const LeafForest& shape, std::byte* memory, bool leaves_lie_packed = false);
+    static size_t bytes(const LeafForest& shape, bool leaves_lie_packed = false);
+
+    // 8-bit weights of the leaves as the forest has them (LeafNeurons), with their scales: used where they
+    // lie.
+    void packed_leaves(const uint32_t* up, const float* up_scale, const uint32_t* down,
+                       const float* down_scale);
 
     // weight: [trees, 2^depth - 1, hidden], threshold: [trees, 2^depth - 1]. Float32 nodes are not copied:
     // both must live as long as the forest.
@@ -46,7 +52,7 @@ class LeafPacker {
         size_t bytes = 0;
     };
     void pack_groups(const float* weight, Neurons& neurons) const;
-    static Places lay_out(const LeafForest& shape, std::byte* memory);
+    static Places lay_out(const LeafForest& shape, std::byte* memory, bool leaves_lie_packed);
 
     LeafForest forest_;
     Places places_;

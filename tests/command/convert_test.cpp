@@ -98,7 +98,8 @@ TEST_CASE("8-bit rows are turned where products may be, and turned back for wide
         const TensorView& tensor = file.at(need.name);
         CAPTURE(std::string(need.name.text));
         const bool turns = tensor.type == TensorType::s8 && need.rotation != Rotation::none;
-        CHECK((tensor.layout == TensorLayout::rotated) == turns);
+        CHECK((tensor.layout != TensorLayout::row_major) == turns);
+        CHECK((tensor.layout == TensorLayout::packed) == (turns && may_be_packed(need)));
         turned += turns ? 1 : 0;
     }
     CHECK(turned >= 8);

@@ -1,4 +1,5 @@
 espalier_test(format/format_test.cpp)
+espalier_test(format/packed_test.cpp)
 espalier_test(format/writer_test.cpp)
 espalier_test(format/checks_test.cpp)
 espalier_test(format/corruption_test.cpp)
