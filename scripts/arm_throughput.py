@@ -25,6 +25,12 @@ LOOPS = [
     ("dense bf16, 4 x 16 tile", "dense/gemm_neon.cpp.o", r"panel_tile<.*TensorType\)3>, 4ul.*GemmRows", 4, r"\bfmla\b", False),
     ("dense 8-bit, 4 x 16 tile", "dense/gemm_neon.cpp.o", r"panel_tile<.*TensorType\)4>, 4ul.*GemmRows", 8, r"\bv?mul\b.*\.8h", False),
     ("dense 8-bit with sdot, 6 x 16 tile", "dense/gemm_neondot.cpp.o", r"panel_tile<.*TensorType\)4>, 6ul.*GemmRows", 16, r"\bsdot\b", True),
+    ("leaves: walk of 4 tokens, f32", "forest/leaf_forest_neon.cpp.o", r"walk<.*TensorType\)1>", 4, r"\bfmla\b", False),
+    ("leaves: neurons f32, 6 x 16 tile", "forest/leaf_forest_neon.cpp.o", r"panel_tile<.*TensorType\)1>, 6ul.*UpRows", 4, r"\bfmla\b", False),
+    ("leaves: neurons 8-bit with sdot, 6 x 16 tile", "forest/leaf_forest_neondot.cpp.o", r"panel_tile<.*TensorType\)4>, 6ul.*UpRows", 16, r"\bsdot\b", True),
+    ("neuron trees: walk of 4 tokens, f32", "forest/neuron_forest_neon.cpp.o", r"NeuronWalk<.*TensorType\)1>::walk", 4, r"\bfmla\b", False),
+    ("neuron trees: outputs, f32", "forest/neuron_forest_neon.cpp.o", r"NeuronWalk<.*TensorType\)1>::outputs", 4, r"\bfmla\b", False),
+    ("attention: scores and sums, f32", "attention/attention_neon.cpp.o", r"attention_head<", 4, r"\bfmla\b", False),
 ]
 # A core's name in LLVM; its peak: 128-bit multiply-add instructions a cycle, by the number and width of its pipes.
 CORES = [("cortex-a53", 1), ("cortex-a72", 2), ("cortex-a76", 2), ("neoverse-n1", 2)]

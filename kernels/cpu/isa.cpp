@@ -8,6 +8,7 @@
 #endif
 
 #include <array>
+#include <cstdlib>
 
 namespace espalier {
 namespace {
@@ -29,6 +30,25 @@ struct Available {
 bool has_f16c() {
     unsigned a = 0, b = 0, c = 0, d = 0;
     return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
+// Whether the environment forbids an extension; read when the kernels are chosen.
+[[maybe_unused]] bool is_masked(std::string_view extension) {
+    const char* variable = std::getenv("ESPALIER_WITHOUT");
+    std::string_view rest = variable != nullptr ? variable : "";
+    while (!rest.empty()) {
+        const size_t comma = rest.find(',');
+        if (rest.substr(0, comma) == extension) return true;
+        rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
+    }
+    return false;
+}
+
+#if defined(__aarch64__) && defined(__linux__)
+// The kernel's word for it; the processor's registers are not a program's to read.
+[[maybe_unused]] bool has_capability(unsigned long type, unsigned bit) {
+    return (getauxval(type) & (1ul << bit)) != 0;
 }
 #endif
 
@@ -83,7 +103,8 @@ bool cpu_has_bf16() {
     // Clang 14's __builtin_cpu_supports does not know this one. Leaf 7.1, EAX bit 5; the registers are
     // AVX-512's.
     unsigned a = 0, b = 0, c = 0, d = 0;
-    return isa_available(Isa::avx512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 5)) != 0;
+    return isa_available(Isa::avx512) && !is_masked("bf16") && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 &&
+           (a & (1u << 5)) != 0;
 #else
     return false;
 #endif
@@ -91,7 +112,7 @@ bool cpu_has_bf16() {
 
 bool cpu_has_vnni() {
 #if defined(ESPALIER_X86)
-    return isa_available(Isa::avx512) && __builtin_cpu_supports("avx512vnni");
+    return isa_available(Isa::avx512) && !is_masked("vnni") && __builtin_cpu_supports("avx512vnni");
 #else
     return false;
 #endif
@@ -99,8 +120,23 @@ bool cpu_has_vnni() {
 
 bool cpu_has_dotprod() {
 #if defined(__aarch64__) && defined(__linux__)
-    // The kernel's word for it (HWCAP_ASIMDDP); the processor's registers are not a program's to read.
-    return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;
+    return !is_masked("dotprod") && has_capability(AT_HWCAP, 20);  // HWCAP_ASIMDDP
+#else
+    return false;
+#endif
+}
+
+bool cpu_has_i8mm() {
+#if defined(__aarch64__) && defined(__linux__)
+    return !is_masked("i8mm") && has_capability(AT_HWCAP2, 13);  // HWCAP2_I8MM
+#else
+    return false;
+#endif
+}
+
+bool cpu_has_arm_bf16() {
+#if defined(__aarch64__) && defined(__linux__)
+    return !is_masked("bf16") && has_capability(AT_HWCAP2, 14);  // HWCAP2_BF16
 #else
     return false;
 #endif

@@ -19,11 +19,17 @@ Isa best_isa();
 // All available ones, slowest first: for differential tests.
 std::span<const Isa> available_isas();
 
+// ESPALIER_WITHOUT (vnni, bf16, dotprod, i8mm; several with commas between) in the environment: extensions
+// that are not to be used though they are there.
+
 // What some processors have beside AVX-512: products of bfloat16 pairs, and of 8-bit quads.
 bool cpu_has_bf16();
 bool cpu_has_vnni();
 
-// What some processors have beside NEON: products of 8-bit quads.
+// What some processors have beside NEON: products of 8-bit quads, and of small matrices of 8-bit numbers and
+// of bfloat16.
 bool cpu_has_dotprod();
+bool cpu_has_i8mm();
+bool cpu_has_arm_bf16();
 
 }  // namespace espalier

@@ -17,6 +17,10 @@
 #if defined(ESPALIER_DOTPROD)
 #include "kernels/cpu/neondot.h"
 #endif
+#if defined(ESPALIER_MATRIX_PRODUCTS)
+#include "kernels/cpu/neonbf16.h"
+#include "kernels/cpu/neoni8mm.h"
+#endif
 
 namespace espalier {
 namespace {
@@ -134,6 +138,18 @@ KernelTable complete_neon_table() {
         table.leaf_forest_s8 = neondot::leaf_forest_s8;
         table.neuron_forest_s8 = neondot::neuron_forest_s8;
         table.s8_products = "quads (sdot)";
+    }
+#endif
+#if defined(ESPALIER_MATRIX_PRODUCTS)
+    // Dense layers alone: a leaf's few tokens seldom fill the rows of a matrix.
+    if (cpu_has_i8mm()) {
+        table.gemm_s8 = neoni8mm::gemm_s8;
+        table.s8_products =
+            cpu_has_dotprod() ? "quads (sdot), dense matrices (smmla)" : "16-bit, dense matrices (smmla)";
+    }
+    if (cpu_has_arm_bf16()) {
+        table.gemm_bf16 = neonbf16::gemm_bf16;
+        table.bf16_products = "float32 (fmla), dense matrices (bfmmla)";
     }
 #endif
     return table;

@@ -5,253 +5,15 @@
 // Where rows of A lie is given by a function of the row, so that scattered tokens need no gathering; `start`
 // and `finish` make and take a vector of sums, so that bias, scales and stores happen in registers. Each sum
 // runs over k in order, whatever the tile it falls in: a row's result does not depend on its neighbours.
-//
-// PanelOps<Arch, type> says how a word of A meets a vector of B, by the best that the flags of the including
-// file allow. Intrinsics where xsimd 8.1 lacks the operation.
 #pragma once
 
-#include <bit>
-
-#include "kernels/cpu/simd-inl.h"
-#include "kernels/dense/panel.h"
+#include "kernels/dense/panel_ops-inl.h"
+#if defined(__ARM_NEON)
+#include "kernels/dense/panel_neon-inl.h"
+#endif
 
 namespace espalier {
 namespace {
-
-// Rows and vectors of a tile: 24 of 32 registers are sums (6 x 4), or 12 of 16 (6 x 2); fewer rows where
-// words of A must be split in two before they are multiplied.
-template <class Arch>
-inline constexpr bool many_registers = true;
-#if defined(__AVX2__)
-template <>
-inline constexpr bool many_registers<xsimd::fma3<xsimd::avx2>> = false;
-#endif
-
-[[gnu::always_inline]] inline uint32_t load_word(const std::byte* place) {
-    uint32_t word;
-    __builtin_memcpy(&word, place, sizeof(word));
-    return word;
-}
-
-template <class Arch, TensorType type>
-struct PanelOps;
-
-template <class Arch>
-struct PanelOps<Arch, TensorType::f32> {
-    using Sum = Floats<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 6, vectors = many_registers<Arch> ? 4 : 2;
-
-    // sum += A's word of every row times the vectors at b.
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        Sum column[width];
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v)
-            column[v] = Sum::load_unaligned(reinterpret_cast<const float*>(b) + v * lanes<Arch>);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            const Sum value(std::bit_cast<float>(word(r)));
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v)
-                sum[r][v] = xsimd::fma(value, column[v], sum[r][v]);
-        }
-    }
-};
-
-#if defined(__AVX512BF16__)
-template <class Arch>
-struct PanelOps<Arch, TensorType::bf16> {
-    using Sum = Floats<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 6, vectors = 4;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        __m512i column[width];
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v)
-            column[v] = _mm512_loadu_si512(b + v * 16);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v)
-                sum[r][v] = add_pair_products(sum[r][v], value, column[v]);
-        }
-    }
-};
-#elif defined(__ARM_NEON)
-// As below; GCC 12 calls xsimd's shifts and casts as functions, in the middle of the loop.
-template <class Arch>
-struct PanelOps<Arch, TensorType::bf16> {
-    using Sum = Floats<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 4, vectors = 4;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        float32x4_t low[height], high[height];
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            low[r] = vdupq_n_f32(std::bit_cast<float>(word(r) << 16));
-            high[r] = vdupq_n_f32(std::bit_cast<float>(word(r) & 0xffff0000u));
-        }
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v) {
-            const uint32x4_t pair = vld1q_u32(b + v * 4);
-            const float32x4_t first = vreinterpretq_f32_u32(vshlq_n_u32(pair, 16));
-            const float32x4_t second = vreinterpretq_f32_u32(vandq_u32(pair, vdupq_n_u32(0xffff0000u)));
-#pragma GCC unroll 8
-            for (size_t r = 0; r < height; ++r)
-                sum[r][v] = Sum(vfmaq_f32(vfmaq_f32(sum[r][v], first, low[r]), second, high[r]));
-        }
-    }
-};
-#else
-// Both halves of a word widened to float32: two fused multiply-adds a word.
-template <class Arch>
-struct PanelOps<Arch, TensorType::bf16> {
-    using Sum = Floats<Arch>;
-    using Register = Sum;
-    using Words = xsimd::batch<uint32_t, Arch>;
-    static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        Sum low[height], high[height];
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            low[r] = Sum(std::bit_cast<float>(word(r) << 16));
-            high[r] = Sum(std::bit_cast<float>(word(r) & 0xffff0000u));
-        }
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v) {
-            const Words pair = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = same_bits<Sum>(pair << 16);
-            const Sum second = same_bits<Sum>(pair & Words(0xffff0000u));
-#pragma GCC unroll 8
-            for (size_t r = 0; r < height; ++r)
-                sum[r][v] = xsimd::fma(high[r], second, xsimd::fma(low[r], first, sum[r][v]));
-        }
-    }
-};
-#endif
-
-// 8-bit: B's values stand 128 too high, so that sums hold `b_offset` = 128 times (sum of A's row) too much,
-// which start_sums takes off; 0 where step has taken the 128 off itself. Sums are exact for k up to 2^31 /
-// (255 * 127) = 66,311.
-#if defined(__AVX512VNNI__)
-template <class Arch>
-struct PanelOps<Arch, TensorType::s8> {
-    using Sum = Integers<Arch>;
-    using Register = __m512i;
-    static constexpr size_t rows = 6, vectors = 4;
-    static constexpr int32_t b_offset = 128;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Register (&sum)[height][width], const uint32_t* b,
-                                            const Word& word) {
-        __m512i column[width];
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v)
-            column[v] = _mm512_loadu_si512(b + v * 16);
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            const __m512i value = _mm512_set1_epi32(static_cast<int32_t>(word(r)));
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v)
-                sum[r][v] = add_quad_products(sum[r][v], column[v], value);
-        }
-    }
-};
-#elif defined(__ARM_FEATURE_DOTPROD)
-template <class Arch>
-struct PanelOps<Arch, TensorType::s8> {
-    using Sum = Integers<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 6, vectors = 4;
-    static constexpr int32_t b_offset = 0;
-
-    // sdot multiplies signed by signed: B's top bits are turned back, once for all rows of the tile.
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        int8x16_t column[width];
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v)
-            column[v] = vreinterpretq_s8_u32(veorq_u32(vld1q_u32(b + v * 4), vdupq_n_u32(0x80808080u)));
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            const int8x16_t value = vreinterpretq_s8_u32(vdupq_n_u32(word(r)));
-#pragma GCC unroll 8
-            for (size_t v = 0; v < width; ++v)
-                sum[r][v] = Sum(vdotq_s32(sum[r][v], column[v], value));
-        }
-    }
-};
-#elif defined(__ARM_NEON)
-template <class Arch>
-struct PanelOps<Arch, TensorType::s8> {
-    using Sum = Integers<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 4, vectors = 4;
-    static constexpr int32_t b_offset = 128;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        int16x8_t value[height];
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r)
-            value[r] = vmovl_s8(vcreate_s8(word(r) | static_cast<uint64_t>(word(r)) << 32));
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v) {
-            const uint8x16_t quads = vreinterpretq_u8_u32(vld1q_u32(b + v * 4));
-            const int16x8_t first = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(quads)));
-            const int16x8_t second = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(quads)));
-            // A product is at most 255 * 128 in size: it fits 16 bits.
-#pragma GCC unroll 8
-            for (size_t r = 0; r < height; ++r) {
-                const int32x4_t pairs0 = vpaddlq_s16(vmulq_s16(first, value[r]));
-                const int32x4_t pairs1 = vpaddlq_s16(vmulq_s16(second, value[r]));
-                sum[r][v] = sum[r][v] + Sum(sums_of_neighbours(pairs0, pairs1));
-            }
-        }
-    }
-};
-#else
-// A word's even and odd bytes as 16-bit numbers: two vpmaddwd, which cannot overflow.
-template <class Arch>
-struct PanelOps<Arch, TensorType::s8> {
-    using Sum = Integers<Arch>;
-    using Register = Sum;
-    using Shorts = xsimd::batch<int16_t, Arch>;
-    static constexpr size_t rows = 4, vectors = many_registers<Arch> ? 4 : 2;
-    static constexpr int32_t b_offset = 128;
-
-    template <size_t height, size_t width, class Word>
-    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
-        Sum even[height], odd[height];
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r) {
-            const Shorts value = same_bits<Shorts>(Sum(static_cast<int32_t>(word(r))));
-            even[r] = same_bits<Sum>((value << 8) >> 8);
-            odd[r] = same_bits<Sum>(value >> 8);
-        }
-#pragma GCC unroll 8
-        for (size_t v = 0; v < width; ++v) {
-            using Words = xsimd::batch<uint32_t, Arch>;
-            using Unsigned = xsimd::batch<uint16_t, Arch>;
-            const Words quads = Words::load_unaligned(b + v * lanes<Arch>);
-            const Sum first = same_bits<Sum>(quads & Words(0x00ff00ffu));
-            const Sum second = same_bits<Sum>(same_bits<Unsigned>(quads) >> 8);
-#pragma GCC unroll 8
-            for (size_t r = 0; r < height; ++r)
-                sum[r][v] =
-                    sum[r][v] + (sums_of_pairs<Arch>(first, even[r]) + sums_of_pairs<Arch>(second, odd[r]));
-        }
-    }
-};
-#endif
 
 // One product's B: `b` is one panel of a packed matrix. Rows of A have its k in `groups` whole words from
 // `first_word` on.
@@ -302,6 +64,62 @@ struct Fetcher {
     }
 };
 
+// A tile's inner loop, a word of A at a time.
+template <class Ops, size_t height, size_t width>
+[[gnu::always_inline]] inline void multiply_words(const PanelJob& job, const std::byte* const (&base)[height],
+                                                  size_t row, size_t column, Fetcher<height>& fetcher,
+                                                  typename Ops::Register (&sum)[height][width]) {
+    for (size_t s = 0; s < job.sources; ++s) {
+        const PanelSource& source = job.source[s];
+        const uint32_t* b = source.b + column;
+        const std::byte* a[height];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < height; ++r)
+            a[r] = base[r] + source.first_word * 4;
+        for (size_t k = 0; k < source.groups; ++k, b += job.columns) {
+            Ops::template step<height, width>(
+                sum, b, [&](size_t r) __attribute__((always_inline)) { return load_word(a[r] + k * 4); });
+            fetcher.step();
+        }
+        if (job.a_tail != nullptr && s + 1 == job.sources)
+            Ops::template step<height, width>(
+                sum, b, [&](size_t r) __attribute__((always_inline)) { return job.a_tail[row + r]; });
+    }
+}
+
+// The same by instructions that multiply two rows of A by two columns of B, two words of each at a
+// time (Ops::Pairs): sums are in another order meanwhile.
+template <class Ops, size_t height, size_t width>
+[[gnu::always_inline]] inline void multiply_pairs(const PanelJob& job, const std::byte* const (&base)[height],
+                                                  size_t row, size_t column, Fetcher<height>& fetcher,
+                                                  typename Ops::Register (&sum)[height][width]) {
+    typename Ops::template Pairs<height, width> pairs(sum);
+    for (size_t s = 0; s < job.sources; ++s) {
+        const PanelSource& source = job.source[s];
+        const uint32_t* b = source.b + column;
+        const size_t first = source.first_word * 4;
+        const bool has_tail = job.a_tail != nullptr && s + 1 == job.sources;
+        size_t k = 0;
+        for (; k + 2 <= source.groups; k += 2, b += 2 * job.columns) {
+            pairs.step(
+                b, b + job.columns, [&](size_t r) __attribute__((always_inline)) {
+                    return load_words(base[r] + first + k * 4);
+                });
+            fetcher.step();
+        }
+        const auto words = [&](size_t r) __attribute__((always_inline)) {
+            const uint64_t tail = has_tail ? job.a_tail[row + r] : 0;
+            return k < source.groups ? load_word(base[r] + first + k * 4) | tail << 32 : tail;
+        };
+        if (k < source.groups && has_tail) {
+            pairs.step(b, b + job.columns, words);
+        } else if (k < source.groups || has_tail) {
+            pairs.last_step(b, words);
+        }
+    }
+    pairs.rows(sum);
+}
+
 // Rows: functions of the row and of the tile, all inlined.
 //   a(r)                    where A's row r begins
 //   start(row, c, sums)     what the sums of the tile at row and column c begin with
@@ -325,21 +143,10 @@ template <class Ops, size_t height, size_t width, class Rows>
         fetcher.row[r] = rows.next(row + r + height, column);
     }
     rows.start(row, column, sum);
-    for (size_t s = 0; s < job.sources; ++s) {
-        const PanelSource& source = job.source[s];
-        const uint32_t* b = source.b + column;
-        const std::byte* a[height];
-#pragma GCC unroll 8
-        for (size_t r = 0; r < height; ++r)
-            a[r] = base[r] + source.first_word * 4;
-        for (size_t k = 0; k < source.groups; ++k, b += job.columns) {
-            Ops::template step<height, width>(
-                sum, b, [&](size_t r) __attribute__((always_inline)) { return load_word(a[r] + k * 4); });
-            fetcher.step();
-        }
-        if (job.a_tail != nullptr && s + 1 == job.sources)
-            Ops::template step<height, width>(
-                sum, b, [&](size_t r) __attribute__((always_inline)) { return job.a_tail[row + r]; });
+    if constexpr (requires { typename Ops::template Pairs<height, width>; }) {
+        multiply_pairs<Ops, height, width>(job, base, row, column, fetcher, sum);
+    } else {
+        multiply_words<Ops, height, width>(job, base, row, column, fetcher, sum);
     }
     rows.finish(row, column, sum);
 }

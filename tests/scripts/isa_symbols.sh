@@ -1,7 +1,7 @@
 #!/bin/sh
 # Usage: isa_symbols.sh OBJECT…   (the object files of kernels/; others are skipped)
 #
-# An object that is compiled for AVX2, AVX-512 or NEON with DotProd must define no function that the linker may merge
+# An object that is compiled for AVX2, AVX-512 or NEON with DotProd, I8MM or BF16 must define no function that the linker may merge
 # with another object's of the same name: if it kept the wide copy, a machine without those instructions would run it.
 # Weak (W, V) and unique (u) symbols are such; the personality reference carries no code of ours, and xsimd's casts
 # for NEON hold one instruction, the return.
@@ -11,7 +11,7 @@ checked=0
 found=0
 for object in "$@"; do
     case $(basename "$object") in
-        *_avx2.cpp.o | *_avx512*.cpp.o | *_neondot.cpp.o) ;;
+        *_avx2.cpp.o | *_avx512*.cpp.o | *_neondot.cpp.o | *_neoni8mm.cpp.o | *_neonbf16.cpp.o) ;;
         *) continue ;;
     esac
     checked=$((checked + 1))
