@@ -166,7 +166,7 @@ void leaf_forest(const LeafForest& f, const ForestCall& call) {
             call.routes.leaf[t * f.trees + k] = leaf;
             const size_t g = k * f.leaves() + leaf;
             const size_t shared = k == 0 ? f.shared_width : 0;
-            if (shared > 0) token.activations(f.shared, 0, shared, a, nullptr);
+            if (shared > 0) token.activations(f.shared, 0, shared, a, scratch.gates);
             if (f.leaf_width > 0) token.activations(f.leaf, g, f.leaf_width, a + shared, scratch.gates);
             const float scale = rounded(a, shared + f.leaf_width, stored);
             for (size_t i = 0; i < f.hidden; ++i) {

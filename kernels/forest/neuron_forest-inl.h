@@ -166,7 +166,8 @@ class NeuronWalk {
             node[i] = place(tokens[i], k);
             x[i] = x_ + tokens[i] * f_.hidden;
             z_rows[i] = values_of(z_, tokens[i], k);
-            g_rows[i] = f_.gated() ? values_of(g_, tokens[i], k) : nullptr;
+            g_rows[i] =
+                f_.gated() ? values_of(g_, tokens[i], k) : z_rows[i];  // not written where nothing is gated
         }
         for (size_t level = from; level < to; ++level) {
             bool together = count == group;
