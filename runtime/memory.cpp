@@ -43,7 +43,7 @@ namespace {
 constexpr size_t huge_page = size_t{2} << 20;
 // Pages that nothing was written to take no memory: what counts is that few pieces end a chunk early.
 constexpr size_t chunk_bytes = size_t{16} << 20;
-constexpr size_t small_limit = huge_page;
+constexpr size_t small_limit = 2 * huge_page;
 
 // AddressSanitizer sees the ends of pieces only if they are its own.
 #if defined(__SANITIZE_ADDRESS__)

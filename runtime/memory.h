@@ -31,7 +31,7 @@ class HookResource final : public std::pmr::memory_resource {
 
 // A model's weights, one behind the other in huge pages where the system grants them; all memory goes back at
 // the end, at once. With pages of 4 KiB nearly every row of a tree costs a walk through the page tables, and
-// opening a model takes a page fault every 4 KiB (a quarter of the time to the first answer). The first 2 MiB
+// opening a model takes a page fault every 4 KiB (a quarter of the time to the first answer). The first 4 MiB
 // come from `upstream`: a model of which little is copied shall not take pages of 2 MiB.
 class WeightPages final : public std::pmr::memory_resource {
    public:

@@ -278,7 +278,8 @@ TEST_CASE("the shipped 8-bit model on the dev sets of its tasks") {
         size_t right = 0;
         const auto rows = examples(task, file);
         for (const Example& row : rows) {
-            const auto pair = task_named(task).is_pair() ? std::optional<std::string_view>(row.b) : std::nullopt;
+            const auto pair =
+                task_named(task).is_pair() ? std::optional<std::string_view>(row.b) : std::nullopt;
             const auto logits = context.score(context.tokenize(row.a, pair).batch(), head);
             right += (logits[1] > logits[0]) == (row.label == "1") ? 1 : 0;
         }
