@@ -37,6 +37,7 @@ bool runs(std::span<const std::byte> bytes) {
 // Every byte a token, two merges, two added tokens.
 AlignedBytes byte_level_decoder() {
     std::vector<std::string> pieces;
+    pieces.reserve(260);
     for (int byte = 0; byte < 256; ++byte)
         pieces.emplace_back(1, static_cast<char>(byte));
     pieces.insert(pieces.end(), {"ab", "abc", "</s>", "<t>"});
