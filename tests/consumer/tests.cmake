@@ -16,7 +16,7 @@ if(NOT ESPALIER_SANITIZE)
         -D WORK=${PROJECT_BINARY_DIR}/consumer_shared -D SHARED=ON -D PACKAGE=ON
         "-DOPTIONS=-DBUILD_SHARED_LIBS=ON;-DESPALIER_ONEDNN=${ESPALIER_ONEDNN};-DESPALIER_THREADS=${ESPALIER_THREADS};-G;${CMAKE_GENERATOR}"
         ${consumer_script})
-    set_tests_properties(consumer_shared PROPERTIES TIMEOUT 1200 LABELS slow)
+    set_tests_properties(consumer_shared PROPERTIES TIMEOUT 1200 LABELS slow COST 250)
     if(NOT ESPALIER_THREADS)
         # A model for a build without decoders to refuse.
         add_executable(decoder_file consumer/decoder_file.c)

@@ -10,6 +10,13 @@ endif()
 espalier_test(golden/wordpiece_shared_test.cpp LABELS golden TIMEOUT 900)
 target_link_libraries(wordpiece_shared_test PRIVATE nlohmann_json::nlohmann_json)
 
+# The long ones first: two at a time, a stage ends with the short ones.
+set_tests_properties(shipped_test PROPERTIES COST 200)
+if(ESPALIER_APPS)
+    set_tests_properties(golden_shared_test PROPERTIES COST 300)
+    set_tests_properties(decoder_shared_test PROPERTIES COST 100)
+endif()
+
 # A cross build's answers against those of a build for this machine.
 set(ESPALIER_HOST_COMMAND "" CACHE FILEPATH "An espalier command of this machine: a cross build's answers are compared with its")
 if(ESPALIER_HOST_COMMAND AND ESPALIER_APPS)
