@@ -3,12 +3,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <sstream>
 
 #include "apps/bench.h"
+#include "apps/clock.h"
 #include "apps/ffn_spec.h"
 #include "apps/model_work.h"
 #include "apps/progress.h"
@@ -18,12 +18,6 @@
 
 namespace espalier {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double milliseconds_since(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 struct Options {
     std::string file, synthetic, ffn;

@@ -1,10 +1,10 @@
 #include "apps/synthetic.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 
+#include "apps/clock.h"
 #include "apps/random_numbers.h"
 #include "base/checked.h"
 #include "base/error.h"
@@ -277,10 +277,9 @@ SyntheticModel make_synthetic(const SyntheticShape& shape, const std::vector<Par
                               Precision precision, uint64_t seed, const ModelOptions& options) {
     auto import = synthetic_import(shape, parts, seed);
     SyntheticModel synthetic{model_to_memory(import->spec, store(*import, precision)), nullptr, 0};
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     synthetic.model = Model::from_memory(synthetic.bytes.span(), options);
-    synthetic.load_ms =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+    synthetic.load_ms = milliseconds_since(start);
     balance_trees(synthetic, seed);
     return synthetic;
 }

@@ -1,20 +1,14 @@
 #include "apps/fuse/report.h"
 
-#include <chrono>
 #include <cstdio>
 
+#include "apps/clock.h"
 #include "apps/model_work.h"
 #include "apps/quantile.h"
 #include "apps/synthetic.h"
 
 namespace espalier {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double milliseconds_since(Clock::time_point start) {
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 class Subject {
    public:

@@ -57,22 +57,28 @@ Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const B
         insert(i);
     if (options.byte_level) {
         open_byte_level(added);
-        return;
-    }
-    for (int byte = 0; byte < 256; ++byte) {
-        char name[8];
-        std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
-        bytes_[static_cast<size_t>(byte)] = vocabulary.find(std::string_view(name));
-    }
-    if (!options.named_specials) return;
-    for (const int32_t id : {options.unknown, options.begin, options.end, options.pad}) {
-        if (id < 0 || vocabulary.token(static_cast<size_t>(id)).empty()) continue;
-        std::string text(options.prefix_space ? options.underlined_space ? underline : " " : "");
-        text.append(vocabulary.token(static_cast<size_t>(id)));
-        specials_.push_back({std::move(text), id, true});
+    } else {
+        open_byte_fallback();
     }
     std::stable_sort(specials_.begin(), specials_.end(),
                      [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
+    for (const Special& special : specials_)
+        begins_special_[static_cast<unsigned char>(special.text.front())] = true;
+}
+
+void Bpe::open_byte_fallback() {
+    for (int byte = 0; byte < 256; ++byte) {
+        char name[8];
+        std::snprintf(name, sizeof(name), "<0x%02X>", static_cast<unsigned>(byte));
+        bytes_[static_cast<size_t>(byte)] = vocabulary_->find(std::string_view(name));
+    }
+    if (!options_.named_specials) return;
+    for (const int32_t id : {options_.unknown, options_.begin, options_.end, options_.pad}) {
+        if (id < 0 || vocabulary_->token(static_cast<size_t>(id)).empty()) continue;
+        std::string text(options_.prefix_space ? options_.underlined_space ? underline : " " : "");
+        text.append(vocabulary_->token(static_cast<size_t>(id)));
+        specials_.push_back({std::move(text), id, true});
+    }
 }
 
 void Bpe::insert(uint32_t number) {
@@ -113,13 +119,14 @@ const BpeMerge* Bpe::find(int32_t left, int32_t right) const {
     return nullptr;
 }
 
-// Well-formed UTF-8, with the space in front and spaces underlined as the vocabulary wants them.
+// Well-formed UTF-8, with the space in front and spaces underlined as the vocabulary wants them (byte-level
+// tokenizers put theirs in front of each part between added tokens).
 void Bpe::normalise(std::string_view text, BpeScratch& scratch) const {
     std::pmr::vector<char>& out = scratch.text;
     out.clear();
     const auto append = [&](std::string_view bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
     const std::string_view space = options_.underlined_space ? underline : " ";
-    if (options_.prefix_space && !text.empty()) append(space);
+    if (options_.prefix_space && !options_.byte_level && !text.empty()) append(space);
     const char* end = text.data() + text.size();
     for (const char* at = text.data(); at < end;) {
         const unicode::Decoded decoded = unicode::decode_utf8(at, end);
@@ -195,13 +202,30 @@ void Bpe::merge(BpeScratch& scratch) const {
     }
 }
 
-void Bpe::encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const {
-    if (text.empty()) return;
-    add_symbols(text, scratch);
+void Bpe::push_merged(BpeScratch& scratch, IdSink& sink) const {
     merge(scratch);
     for (const auto& symbol : scratch.symbols) {
         if (symbol.id >= 0) sink.push(symbol.id);
     }
+}
+
+void Bpe::encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const {
+    if (text.empty()) return;
+    add_symbols(text, scratch);
+    push_merged(scratch, sink);
+}
+
+// The number of the special or added token that a text holds first, of several at one place the longest, and
+// where; specials_.size(): it holds none.
+size_t Bpe::find_special(std::string_view text, bool plain_special, size_t& at) const {
+    for (at = 0; at < text.size(); ++at) {
+        if (!begins_special_[static_cast<unsigned char>(text[at])]) continue;
+        for (size_t i = 0; i < specials_.size(); ++i) {
+            if (specials_[i].special && plain_special) continue;
+            if (text.substr(at).starts_with(specials_[i].text)) return i;
+        }
+    }
+    return specials_.size();
 }
 
 size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t> ids,
@@ -211,24 +235,20 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
                     text.size());
     IdSink sink{ids};
     if (options_.add_begin) sink.push(options_.begin);
-    if (options_.byte_level) {
-        encode_byte_level(text, plain_special, scratch, sink);
-        return sink.count;
-    }
     normalise(text, scratch);
-    const std::string_view whole(scratch.text.data(), scratch.text.size());
-    size_t start = 0;
-    for (size_t at = 0; at < whole.size() && !plain_special && !specials_.empty(); ++at) {
-        const auto found = std::find_if(specials_.begin(), specials_.end(), [&](const Special& special) {
-            return whole.substr(at).starts_with(special.text);
-        });
-        if (found == specials_.end()) continue;
-        encode_segment(whole.substr(start, at - start), scratch, sink);
-        sink.push(found->id);
-        start = at + found->text.size();
-        at = start - 1;
+    std::string_view left(scratch.text.data(), scratch.text.size());
+    while (!left.empty()) {
+        size_t at = 0;
+        const size_t found = find_special(left, plain_special, at);
+        if (options_.byte_level) {
+            encode_words(left.substr(0, at), scratch, sink);
+        } else {
+            encode_segment(left.substr(0, at), scratch, sink);
+        }
+        if (found == specials_.size()) break;
+        sink.push(specials_[found].id);
+        left.remove_prefix(at + specials_[found].text.size());
     }
-    encode_segment(whole.substr(start), scratch, sink);
     return sink.count;
 }
 

@@ -116,12 +116,12 @@ class Bpe {
     void merge(BpeScratch& scratch) const;
     void push_pair(uint32_t left, BpeScratch& scratch) const;
     void encode_segment(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
+    void push_merged(BpeScratch& scratch, IdSink& sink) const;
+    size_t find_special(std::string_view text, bool plain_special, size_t& at) const;
+    void open_byte_fallback();
     void open_byte_level(std::span<const AddedToken> added);
-    void encode_byte_level(std::string_view text, bool plain_special, BpeScratch& scratch,
-                           IdSink& sink) const;
     void encode_words(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
     void encode_word(std::string_view word, BpeScratch& scratch, IdSink& sink) const;
-    size_t find_added(std::string_view text, bool plain_special, size_t& at) const;
 
     const Vocabulary* vocabulary_;
     std::span<const BpeMerge> merges_;
