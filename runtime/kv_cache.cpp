@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/cpu/parallel.h"
+#include "runtime/rotary.h"
 
 namespace espalier {
 namespace {
@@ -45,16 +46,13 @@ uint64_t KeyValueCache::bytes(const Model& model, size_t window) {
     return floats * sizeof(float);
 }
 
-// The angle of pair i at position p is p * theta^(-2i / n), n the dimensions that rotate (arXiv 2104.09864).
 void KeyValueCache::prepare() {
     // Kernels may read past a row, into the next head's or what is behind the last: finite, as they ask.
     if (reads_past_rows_) std::fill(layers_.front().keys, end_ + 16, 0.0F);
     if (cosines_ == nullptr) return;
-    const ModelSpec& spec = model_.spec();
-    const size_t pairs = spec.rope_dimensions / 2;
+    const size_t pairs = model_.spec().rope_dimensions / 2;
     for (size_t i = 0; i < pairs; ++i) {
-        const double step = std::pow(static_cast<double>(spec.rope_theta),
-                                     -2.0 * static_cast<double>(i) / spec.rope_dimensions);
+        const double step = rotary_step(model_.spec(), i);
         for (size_t p = 0; p < window_; ++p) {
             cosines_[p * pairs + i] = static_cast<float>(std::cos(static_cast<double>(p) * step));
             sines_[p * pairs + i] = static_cast<float>(std::sin(static_cast<double>(p) * step));

@@ -20,10 +20,12 @@ void describe_llama(ModelSpec& s, const LlamaSizes& sizes) {
     s.positions = Positions::rotary;
     s.rope_theta = sizes.rope_theta;
     s.rope_dimensions = sizes.head_dimension;
+    s.rope_scaling = sizes.rope_scaling;
     s.rope_pairing = sizes.pairing;
     PartSpec part;
     part.activation = Activation::silu;
     part.flags = part_flag::gated;
+    if (sizes.mlp_bias) part.flags |= part_flag::up_bias | part_flag::gate_bias | part_flag::output_bias;
     part.width = sizes.inner;
     BlockSpec block;
     block.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
@@ -45,8 +47,7 @@ namespace {
 // One checkpoint's tensors by name, listed for the file.
 class Reader {
    public:
-    Reader(Import& import, std::shared_ptr<Safetensors> weights)
-        : import_(import), weights_(std::move(weights)) {
+    Reader(Import& import, std::shared_ptr<Weights> weights) : import_(import), weights_(std::move(weights)) {
         import_.files.push_back(weights_);
     }
     bool has(const std::string& name) const { return weights_->has(name); }
@@ -69,57 +70,15 @@ class Reader {
             const bool harmless = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
             if (!harmless)
                 throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it",
-                            weights_->path().c_str(), name.c_str());
+                            weights_->path_of(name).c_str(), name.c_str());
             import_.notes.push_back("left out: " + name);
         }
     }
 
    private:
     Import& import_;
-    std::shared_ptr<Safetensors> weights_;
+    std::shared_ptr<Weights> weights_;
 };
-
-void refuse_variants(const JsonFile& config) {
-    const auto refuse = [&](const char* key, const char* expected, const std::string& found) {
-        throw Error(Status::unsupported, "%s: %s: expected %s, found %s", config.name().c_str(), key,
-                    expected, found.c_str());
-    };
-    if (const std::string act = config.text("hidden_act"); act != "silu" && act != "swish")
-        refuse("hidden_act", "silu", act);
-    if (config.has("rope_scaling")) refuse("rope_scaling", "null", config.value()["rope_scaling"].dump());
-    if (config.flag_or("mlp_bias", false)) refuse("mlp_bias", "false", "true");
-    if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
-        refuse("sliding_window", "null", config.value()["sliding_window"].dump());
-}
-
-LlamaSizes read_sizes(const JsonFile& config) {
-    constexpr uint32_t top = layout::max_dimension;
-    LlamaSizes s;
-    s.hidden = config.count("hidden_size", 1, top);
-    s.inner = config.count("intermediate_size", 1, top);
-    s.layers = config.count("num_hidden_layers", 1, layout::max_blocks);
-    s.heads = config.count("num_attention_heads", 1, 65536);
-    s.kv_heads = config.count_or("num_key_value_heads", 1, s.heads, s.heads);
-    if (s.heads % s.kv_heads != 0)
-        throw Error(Status::bad_model,
-                    "%s: num_key_value_heads: expected a divisor of num_attention_heads %u, found %u",
-                    config.name().c_str(), s.heads, s.kv_heads);
-    if (!config.has("head_dim") && s.hidden % s.heads != 0)
-        throw Error(Status::bad_model,
-                    "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u",
-                    config.name().c_str(), s.hidden, s.heads);
-    s.head_dimension = config.count_or("head_dim", 1, 65536, s.hidden / s.heads);
-    if (s.head_dimension % 2 != 0)
-        throw Error(Status::unsupported, "%s: head_dim: expected an even number, found %u",
-                    config.name().c_str(), s.head_dimension);
-    s.vocabulary = config.count("vocab_size", 1, top);
-    s.positions = config.count("max_position_embeddings", 2, top);
-    s.norm_epsilon = config.number("rms_norm_eps");
-    s.rope_theta = config.has("rope_theta") ? config.number("rope_theta") : 10000.0F;
-    s.tied = config.flag_or("tie_word_embeddings", false);
-    s.qkv_bias = s.output_bias = config.flag_or("attention_bias", false);
-    return s;
-}
 
 void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
     const std::string from = "model.layers." + std::to_string(layer) + ".",
@@ -139,6 +98,11 @@ void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
     reader.add(to + "parts.0.up.weight", {{from + "mlp.up_proj.weight", {w, h}}});
     reader.add(to + "parts.0.gate.weight", {{from + "mlp.gate_proj.weight", {w, h}}});
     reader.add(to + "parts.0.down.weight", {{from + "mlp.down_proj.weight", {h, w}}});
+    if (s.mlp_bias) {
+        reader.add(to + "parts.0.up.bias", {{from + "mlp.up_proj.bias", {w}}});
+        reader.add(to + "parts.0.gate.bias", {{from + "mlp.gate_proj.bias", {w}}});
+        reader.add(to + "parts.0.down.bias", {{from + "mlp.down_proj.bias", {h}}});
+    }
     reader.add(to + "ffn.norm.weight", {{from + "post_attention_layernorm.weight", {h}}});
 }
 
@@ -146,11 +110,10 @@ void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
 
 std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& config,
                                      const ConvertOptions& options) {
-    refuse_variants(config);
-    const LlamaSizes s = read_sizes(config);
+    const LlamaSizes s = llama_sizes(config);
     auto import = std::make_unique<Import>();
     describe_llama(import->spec, s);
-    Reader reader(*import, std::make_shared<Safetensors>(folder + "/model.safetensors"));
+    Reader reader(*import, std::make_shared<Weights>(folder));
     // Of tied matrices a file may hold either.
     const bool own_words =
         !s.tied || !reader.has("lm_head.weight") || reader.has("model.embed_tokens.weight");
@@ -167,7 +130,14 @@ std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& 
     if (config.has("bos_token_id"))
         t.begin = static_cast<int32_t>(config.count("bos_token_id", 0, s.vocabulary - 1));
     t.max_tokens = limited_tokens(import->spec, options.max_tokens);
-    import_tokenizer_json(*import, folder + "/tokenizer.json");
+    if (JsonFile::exists(folder + "/tokenizer.json")) {
+        import_tokenizer_json(*import, folder + "/tokenizer.json");
+    } else if (JsonFile::exists(folder + "/tokenizer.model")) {
+        import_sentencepiece_folder(*import, folder);
+    } else {
+        throw Error(Status::io, "%s: expected tokenizer.json or tokenizer.model, found neither",
+                    folder.c_str());
+    }
     return import;
 }
 

@@ -139,7 +139,14 @@ std::unique_ptr<Import> import_llama2c(const std::string& path, const ConvertOpt
     add(*import, file, "final_norm.weight", {h}, {{final_norm, h}});
     if (!s.tied) add(*import, file, "output.weight", {v, h}, {{output, v * h}});
     import->spec.tokenizer.max_tokens = limited_tokens(import->spec, options.max_tokens);
-    import_scored_pieces(*import, options.tokenizer);
+    if (options.tokenizer.ends_with(".model")) {
+        import_sentencepiece(*import, options.tokenizer);
+        import->spec.tokenizer.flags |= tokenizer_flag::add_begin;
+    } else {
+        import_scored_pieces(*import, options.tokenizer);
+    }
+    // llama2.c's texts are told apart by what begins them: run.c stops at 1, not at 2.
+    import->spec.tokenizer.begin = import->spec.tokenizer.end = 1;
     return import;
 }
 
