@@ -11,6 +11,8 @@ namespace {
 
 // Least heads of tokens that a thread is woken for.
 constexpr size_t head_grain = 16;
+// Tokens that are worth turning a head's keys for, which is as much work as a few tokens' scores.
+constexpr size_t least_block = 6;
 
 }  // namespace
 
@@ -97,6 +99,18 @@ void KeyValueCache::attend(const PreparedBlock& block, float* qkv, size_t tokens
     const AttentionShape& shape = block.attention;
     const Layer& layer = layers_[block.cache];
     const size_t d = shape.head_dimension, sharing = shape.heads / shape.kv_heads;
+    if (tokens >= least_block) {
+        parallel_for(threads_, shape.heads, 1, [&](size_t begin, size_t end, int thread) {
+            for (size_t h = begin; h < end; ++h) {
+                const size_t place = h / sharing * window_ * d;
+                model_.kernels().cached_queries(
+                    {layer.keys + place, layer.values + place, length_ + tokens, d},
+                    {qkv + h * d, shape.row_stride(), tokens, mix + h * d, shape.query_width()}, shape.scale,
+                    scratch_ + static_cast<size_t>(thread) * scratch_floats_);
+            }
+        });
+        return;
+    }
     parallel_for(threads_, tokens * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
         float* scratch = scratch_ + static_cast<size_t>(thread) * scratch_floats_;
         for (size_t unit = begin; unit < end; ++unit) {

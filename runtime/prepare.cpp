@@ -48,7 +48,7 @@ class Preparer {
             model_.heads.push_back(head(h));
         if (spec_.family == Family::decoder)
             model_.output = dense(spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight",
-                                  nullptr, Activation::none, TensorType::f32);
+                                  nullptr, Activation::none, precision_);
         if (passed_ != nullptr) file_.release(*passed_);
     }
 

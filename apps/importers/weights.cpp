@@ -51,10 +51,11 @@ void Weights::read_shards(const std::string& folder) {
                         place.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
         const Safetensors*& file = shards[shard];
         if (file == nullptr) {
-            if (!std::filesystem::exists(folder + "/" + shard))
+            const auto path = std::filesystem::path(folder) / shard;
+            if (!std::filesystem::exists(path))
                 throw Error(Status::io, "%s: tensor %s: shard %s: missing", path_.c_str(), name.c_str(),
                             shard.c_str());
-            file = files_.emplace_back(std::make_unique<Safetensors>(folder + "/" + shard)).get();
+            file = files_.emplace_back(std::make_unique<Safetensors>(path.string())).get();
         }
         if (!file->has(name))
             throw Error(Status::bad_model, "%s: tensor %s: expected it in %s, found none there",
