@@ -45,10 +45,6 @@ std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& 
     return Model::open(path.c_str(), model_options(options));
 }
 
-std::string json_text(const Json& value) {
-    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 void print_json(const Json& value) {
     std::printf("%s\n", json_text(value).c_str());
 }
