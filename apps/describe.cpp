@@ -111,7 +111,9 @@ Json describe(const Model& model) {
                                  : precision == TensorType::bf16 ? model.kernels().bf16_products
                                                                  : "float32"},
                     {"backend", model.backend().name()}};
-    Context context(model, {});
+    ContextOptions few;
+    few.max_tokens = 32;
+    Context context(model, few);
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (!block.qkv) continue;
         j["kernels"]["dense"] = context.dense().implementation(*block.qkv, 32);

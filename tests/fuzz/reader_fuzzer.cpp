@@ -50,8 +50,12 @@ void write(Context& context) {
 }
 
 void run(const Model& model) {
-    const size_t bytes = Context::arena_bytes(model, few_tokens());
-    require(bytes <= times_the_file * model.file().bytes().size());
+    const size_t file = model.file().bytes().size();
+    require(Context::arena_bytes(model, few_tokens()) <= times_the_file * file);
+    // By default as many tokens as there are learned positions, each of which costs the file a row.
+    const bool learned = model.spec().positions == Positions::learned;
+    const uint64_t positions = learned ? model.spec().max_positions : 4096;
+    require(Context::arena_bytes(model, {}) <= (positions + 512) * file);
     Context context(model, few_tokens());
     if (model.spec().family == Family::decoder) {
         write(context);

@@ -10,7 +10,7 @@
 #include "tests/byte_level_model.h"
 #include "tests/command/checkpoint.h"
 #include "tests/fuzz/seed_decoders.h"
-#include "tests/tiny_decoder.h"
+#include "tests/harden/subjects.h"
 
 namespace espalier::test {
 namespace {
@@ -38,18 +38,6 @@ class Corpus {
     std::filesystem::path folder_;
 };
 
-AlignedBytes pre_norm_model() {
-    ModelSpec pre = bare_spec();
-    pre.norm = Norm::rms_norm;
-    pre.norm_placement = NormPlacement::pre;
-    pre.flags = model_flag::final_norm | model_flag::normalise_output;
-    pre.positions = Positions::none;
-    pre.pooling = Pooling::last;
-    add_block(pre, block_flag::attention, {dense_part(3), dense_part(4)});
-    add_block(pre, 0, {forest_part(PartKind::leaf_forest, 1, 0, 0)});
-    return model_to_memory(pre, random_tensors(pre, only(TensorType::f16)));
-}
-
 AlignedBytes converted(const Checkpoint& checkpoint, Precision precision) {
     const TemporaryFolder folder;
     checkpoint.write(folder.path("bert"));
@@ -67,15 +55,12 @@ Checkpoint whole_tree_checkpoint() {
 }
 
 void add_models(const Corpus& corpus) {
-    corpus.add_model("tiny", tiny_model());
-    corpus.add_model("pre", pre_norm_model());
+    for (const Subject& subject : subjects())
+        corpus.add_model(subject.name, subject.bytes);
     ModelSpec bare = bare_spec();
     bare.tokenizer = {};
     corpus.add_model("bare", model_to_memory(bare, random_tensors(bare, only(TensorType::f32))));
-    corpus.add_model("decoder", TinyDecoder{}.bytes());
-    corpus.add_model("gated", TinyDecoder{.tied = true, .gated_trees = true}.bytes());
-    corpus.add_model("byte-level", byte_level_model_of("llama3"));
-    corpus.add_model("packed", converted(whole_tree_checkpoint(), Precision::int8));
+    corpus.add_model("converted", converted(whole_tree_checkpoint(), Precision::int8));
 }
 
 void add_safetensors(const Corpus& corpus) {
