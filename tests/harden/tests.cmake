@@ -10,6 +10,9 @@ target_link_libraries(soak PRIVATE espalier_api_models)
 add_test(NAME soak COMMAND soak 10 8 ${PROJECT_SOURCE_DIR}/models/minilm-trees.esp)
 set_tests_properties(soak PROPERTIES TIMEOUT 120)
 
+espalier_test(harden/contexts_test.cpp)
+target_link_libraries(contexts_test PRIVATE espalier_api_models)
+
 if(ESPALIER_APPS)
     espalier_test(harden/faults_test.cpp)
     target_sources(faults_test PRIVATE harden/malloc_watch.cpp)
@@ -19,3 +22,8 @@ if(ESPALIER_APPS)
     add_test(NAME kill_test COMMAND kill_test)
     set_tests_properties(kill_test PROPERTIES TIMEOUT 300)
 endif()
+
+add_executable(numbers harden/numbers.cpp)
+target_link_libraries(numbers PRIVATE espalier_inside)
+add_test(NAME numbers COMMAND numbers --models 100)
+set_tests_properties(numbers PROPERTIES TIMEOUT 600)
