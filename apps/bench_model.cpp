@@ -40,7 +40,7 @@ class Subject {
           load_ms_(synthetic_->load_ms) {}
 
     void prepare(const Options& options) {
-        const uint32_t positions = model_->spec().max_positions - (is_decoder() ? 1 : 0);
+        const uint32_t positions = model_->spec().max_positions - (is_decoder() ? next_tokens : 0);
         if (options.ids > positions)
             throw Error(Status::invalid_argument,
                         "--ids: expected at most %u (the model's positions), found %u", positions,
@@ -56,7 +56,7 @@ class Subject {
                         options.batch);
         ContextOptions inner;
         inner.threads = options.common.threads;
-        inner.max_tokens = options.ids * options.batch + (is_decoder() ? 1 : 0);
+        inner.max_tokens = options.ids * options.batch + (is_decoder() ? next_tokens : 0);
         inner.max_sequences = options.batch;
         context_ = std::make_unique<Context>(*model_, inner);
         ids_.resize(options.ids * options.batch);
@@ -68,7 +68,8 @@ class Subject {
 
     bool is_decoder() const { return model_->spec().family == Family::decoder; }
 
-    // New ids, then one timed call: all tokens at once. A decoder then takes one token more, timed by itself.
+    // New ids, then one timed call: all tokens at once. A decoder then takes some tokens more, one by one,
+    // timed by themselves.
     double call() {
         for (size_t s = 0; s + 1 < offsets_.size(); ++s)
             random_ids(model_->spec(), state_,
@@ -81,7 +82,7 @@ class Subject {
     }
     void record(double ms) {
         times_.push_back(ms);
-        if (is_decoder()) next_times_.push_back(next_ms_);
+        next_times_.insert(next_times_.end(), next_ms_.begin(), next_ms_.end());
     }
     double median() const { return quantile(times_, 0.5); }
     const Model& model() const { return *model_; }
@@ -120,6 +121,10 @@ class Subject {
         return j;
     }
 
+    // Of the tokens behind the last call's.
+    const std::vector<double>& next_ms() const { return next_ms_; }
+    uint64_t next_weight_bytes() const { return work_of(*model_, *context_, 1, 1).weight_bytes; }
+
     // What the last call had to do.
     void add_work(Json& j, const Options& options) const {
         const ModelWork work = work_of(*model_, *context_, options.batch, options.ids);
@@ -129,15 +134,20 @@ class Subject {
     }
 
    private:
+    static constexpr uint32_t next_tokens = 8;
+
     double call_decoder() {
         Decoder& decoder = context_->decoder();
         decoder.clear();
         const auto start = Clock::now();
         decoder.append(ids_);
         const double ms = milliseconds_since(start);
-        const auto between = Clock::now();
-        decoder.append(std::span(ids_).first(1));
-        next_ms_ = milliseconds_since(between);
+        next_ms_.clear();
+        for (size_t i = 0; i < next_tokens; ++i) {
+            const auto between = Clock::now();
+            decoder.append(std::span(ids_).subspan(i % ids_.size(), 1));
+            next_ms_.push_back(milliseconds_since(between));
+        }
         return ms;
     }
 
@@ -156,8 +166,7 @@ class Subject {
     std::vector<int32_t> ids_;
     std::vector<uint32_t> offsets_;
     uint64_t state_ = 1;
-    double next_ms_ = 0;
-    std::vector<double> times_, next_times_;
+    std::vector<double> times_, next_times_, next_ms_;
 };
 
 std::vector<Subject> make_subjects(const Options& options) {
@@ -251,13 +260,20 @@ int serve(const Options& options) {
             continue;
         }
         now.ids = length;
-        Json times = Json::array();
+        Json times = Json::array(), next_times = Json::array();
         if (prepared != length) subjects[0].prepare(now);
         prepared = length;
-        for (uint32_t i = 0; i < repeats; ++i)
+        for (uint32_t i = 0; i < repeats; ++i) {
             times.push_back(subjects[0].call());
+            for (const double ms : subjects[0].next_ms())
+                next_times.push_back(ms);
+        }
         Json answer{
             {"ids", length}, {"batch", now.batch}, {"threads", now.common.threads}, {"ms", std::move(times)}};
+        if (subjects[0].is_decoder()) {
+            answer["decode_ms"] = std::move(next_times);
+            answer["next_weight_bytes"] = subjects[0].next_weight_bytes();
+        }
         subjects[0].add_work(answer, now);
         print_json(answer);
         std::fflush(stdout);

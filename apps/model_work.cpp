@@ -52,6 +52,8 @@ ModelWork work_of(const Model& model, const Context& context, uint64_t batch, ui
         for (const PreparedPart& part : block.parts)
             work.weight_bytes += bytes_of_part(part, context, hidden, tokens, number);
     }
+    if (model.prepared().output != nullptr)
+        work.weight_bytes += hidden * spec.vocabulary * bytes_of(model.prepared().output->shape().input);
     return work;
 }
 

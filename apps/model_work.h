@@ -11,8 +11,9 @@ namespace espalier {
 
 struct ModelWork {
     uint64_t multiply_adds = 0;
-    // Of weights read once: all of projections and dense parts, leaves that tokens reached, node rows and
-    // neurons of trees at most as often as tokens pass them. Embedding rows, norms and biases are left out.
+    // Of weights read once: all of projections, dense parts and a decoder's output matrix, leaves that tokens
+    // reached, node rows and neurons of trees at most as often as tokens pass them. Embedding rows, norms and
+    // biases are left out.
     uint64_t weight_bytes = 0;
 };
 

@@ -106,7 +106,7 @@ struct ModelRecord {
     float rope_theta;
     uint32_t rope_dimensions;
     uint32_t rope_pairing;
-    float rope_scaling[4];  // factor, low, high, original positions; all 0: none
+    float rope_scaling[4];  // factor, low, high, original positions; see spec.h
     uint32_t pooling;
     float logit_scale;
     uint32_t tokenizer;

@@ -83,6 +83,7 @@ void add_dense(Collector& out, const ModelSpec& spec, const PartSpec& part, uint
     if (part.has(part_flag::gated))
         out.weight(part_tensor(b, p, "gate.weight"), {part.width, spec.hidden}, Rotation::last);
     if (part.has(part_flag::up_bias)) out.vector(part_tensor(b, p, "up.bias"), {part.width});
+    if (part.has(part_flag::gate_bias)) out.vector(part_tensor(b, p, "gate.bias"), {part.width});
     out.weight(part_tensor(b, p, "down.weight"), {spec.hidden, part.width}, Rotation::last);
     if (part.has(part_flag::output_bias)) out.vector(part_tensor(b, p, "down.bias"), {spec.hidden});
 }

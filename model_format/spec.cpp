@@ -70,6 +70,19 @@ uint64_t number(Enum value) {
     return static_cast<uint64_t>(value);
 }
 
+void check_rope_scaling(const ModelSpec& s, const Checker& check) {
+    const auto& [factor, low, high, original] = s.rope_scaling;
+    for (const float scaling : s.rope_scaling)
+        check.finite("model", 0, "rope_scaling", scaling, false);
+    const bool by_length = low > 0 && high > low && original > 0,
+               alike = low == 0 && high == 0 && original == 0;
+    if (factor > 0 ? !by_length && !alike : factor < 0 || !alike)
+        check.fail(
+            "model", 0,
+            "rope_scaling: expected nothing, a factor above 0, or one with low below high and original "
+            "positions");
+}
+
 void check_model(const ModelSpec& s, const Checker& check) {
     constexpr uint64_t top = layout::max_dimension;
     check.range("model", 0, "family", number(s.family), 1, 2);
@@ -86,8 +99,7 @@ void check_model(const ModelSpec& s, const Checker& check) {
     check.finite("model", 0, "position_scale", s.position_scale, false);
     check.finite("model", 0, "embedding_scale", s.embedding_scale, false);
     check.finite("model", 0, "logit_scale", s.logit_scale, false);
-    for (const float scaling : s.rope_scaling)
-        check.finite("model", 0, "rope_scaling", scaling, false);
+    check_rope_scaling(s, check);
     check.flags("model", 0, s.flags, model_flag::all);
     if (s.positions == Positions::rotary) {
         check.finite("model", 0, "rope_theta", s.rope_theta, true);
@@ -113,12 +125,15 @@ void check_tokenizer(const ModelSpec& s, const Checker& check) {
             check.range("tokenizer", 0, "special token", static_cast<uint32_t>(id), 0, s.vocabulary - 1);
     }
     constexpr uint32_t byte_level = tokenizer_flag::gpt2_words | tokenizer_flag::llama3_words |
-                                    tokenizer_flag::single_digits | tokenizer_flag::whole_words |
-                                    tokenizer_flag::added_tokens;
+                                    tokenizer_flag::single_digits | tokenizer_flag::whole_words;
     constexpr uint32_t both_rules = tokenizer_flag::gpt2_words | tokenizer_flag::llama3_words;
     if (t.kind != TokenizerKind::byte_level_bpe ? (t.flags & byte_level) != 0
                                                 : (t.flags & both_rules) == both_rules)
         check.fail("tokenizer", 0, "flags: expected one rule for words at most, of a byte-level tokenizer");
+    if (!merges_pieces(t.kind) && (t.flags & tokenizer_flag::added_tokens) != 0)
+        check.fail("tokenizer", 0, "flags: added_tokens: expected a tokenizer that merges, found another");
+    if (t.kind != TokenizerKind::byte_fallback_bpe && (t.flags & tokenizer_flag::single_spaces) != 0)
+        check.fail("tokenizer", 0, "flags: single_spaces: expected BPE with byte fallback, found another");
     if (t.kind == TokenizerKind::wordpiece) {
         if (t.unknown < 0 || t.cls < 0 || t.sep < 0)
             check.fail("tokenizer", 0,
@@ -158,6 +173,8 @@ void check_part(const ModelSpec& s, uint64_t index, const Checker& check) {
     check.flags("part", index, p.flags, part_flag::all);
     if (p.routes_on == RoutesOn::gate && (p.kind != PartKind::neuron_forest || !p.has(part_flag::gated)))
         check.fail("part", index, "routes_on: expected the gate of a gated neuron forest, found no gate");
+    if (p.has(part_flag::gate_bias) && (p.kind != PartKind::dense || !p.has(part_flag::gated)))
+        check.fail("part", index, "flags: gate_bias: expected a gated dense part, found another");
     if (p.kind == PartKind::dense) {
         check.range("part", index, "width", p.width, 1, layout::max_dimension);
         return;

@@ -78,7 +78,8 @@ namespace part_flag {
 inline constexpr uint32_t gated = 1;        // act(x G) * (x U)
 inline constexpr uint32_t up_bias = 2;      // a bias in front of the activation (neuron trees: of every node)
 inline constexpr uint32_t output_bias = 4;  // dense, neuron: [hidden]; leaf: one row a leaf
-inline constexpr uint32_t all = 7;
+inline constexpr uint32_t gate_bias = 8;    // gated dense parts alone: act(x G + b) * (x U)
+inline constexpr uint32_t all = 15;
 }  // namespace part_flag
 namespace head_flag {
 inline constexpr uint32_t dense_bias = 1;
@@ -100,9 +101,12 @@ inline constexpr uint32_t named_specials = 256;    // BPE: the text of a special
 inline constexpr uint32_t gpt2_words = 512;
 inline constexpr uint32_t llama3_words = 1024;
 inline constexpr uint32_t single_digits = 2048;
-inline constexpr uint32_t whole_words = 4096;   // a word that is a token is that token
-inline constexpr uint32_t added_tokens = 8192;  // the file has tokenizer.added
-inline constexpr uint32_t all = 16383;
+inline constexpr uint32_t whole_words = 4096;  // a word that is a token is that token
+// Both kinds of BPE: the file has tokenizer.added, tokens that are looked for before anything is merged.
+inline constexpr uint32_t added_tokens = 8192;
+// With byte fallback: no spaces at a text's ends, and one where there are several.
+inline constexpr uint32_t single_spaces = 16384;
+inline constexpr uint32_t all = 32767;
 }  // namespace tokenizer_flag
 
 struct TokenizerSpec {
@@ -183,7 +187,9 @@ struct ModelSpec {
     float rope_theta = 0;
     uint32_t rope_dimensions = 0;
     RopePairing rope_pairing = RopePairing::halves;
-    std::array<float, 4> rope_scaling{};
+    // All 0: none. A factor alone: positions are divided by it. All four, of which low and high are wave
+    // lengths in parts of the original window: Llama 3.1's (runtime/rotary.h).
+    std::array<float, 4> rope_scaling{};  // factor, low, high, original positions
     Pooling pooling = Pooling::none;
     float logit_scale = 1;
     TokenizerSpec tokenizer;

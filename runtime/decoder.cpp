@@ -36,6 +36,10 @@ Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads)
       tokenizer_scratch_(model.memory()) {
     const size_t rows = padded_rows(logit_rows), vocabulary = model.spec().vocabulary;
     rows_ = arena.take<float>(rows * model.spec().hidden);
+    const TensorType precision = model.precision();
+    if (precision != TensorType::f32)
+        rounded_ = arena.take<std::byte>(rows * model.spec().hidden * bytes_of(precision));
+    if (precision == TensorType::s8) scales_ = arena.take<float>(rows);
     logits_ = arena.take<float>(rows * vocabulary);
     ids_ = arena.take<int32_t>(window);
     candidates_ = arena.take<Sampler::Candidate>(vocabulary);
@@ -45,7 +49,10 @@ void Decoder::attach(Encoder& blocks, float* x, const Observers& observers) {
     blocks_ = &blocks;
     x_ = x;
     observers_ = &observers;
-    std::fill_n(rows_, padded_rows(logit_rows) * model_.spec().hidden, 0.0F);
+    const size_t padded = padded_rows(logit_rows), values = padded * model_.spec().hidden;
+    std::fill_n(rows_, values, 0.0F);
+    if (rounded_ != nullptr) std::fill_n(rounded_, values * bytes_of(model_.precision()), std::byte{0});
+    if (scales_ != nullptr) std::fill_n(scales_, padded, 0.0F);
     cache_.prepare();
     blocks.use_cache(cache_);
 }
@@ -82,7 +89,12 @@ const float* Decoder::logits(size_t first, size_t rows) {
     const size_t hidden = model_.spec().hidden;
     std::memcpy(rows_, x_ + first * hidden, rows * hidden * sizeof(float));
     const FlushDenormals flush;
-    blocks_->dense().run(*model_.prepared().output, rows_, logits_, rows);
+    const void* x = rows_;
+    if (rounded_ != nullptr) {
+        x = rounded_;
+        model_.kernels().round(model_.precision(), true, rows_, rows, hidden, rounded_, scales_);
+    }
+    blocks_->dense().run(*model_.prepared().output, x, scales_, logits_, rows);
     return logits_;
 }
 

@@ -50,9 +50,11 @@ class Decoder {
     Encoder* blocks_ = nullptr;
     const Observers* observers_ = nullptr;
     int threads_;
-    float* x_ = nullptr;       // hidden states of the last pass
-    float* rows_ = nullptr;    // [R, hidden] those that logits are asked for
-    float* logits_ = nullptr;  // [R, vocabulary]
+    float* x_ = nullptr;            // hidden states of the last pass
+    float* rows_ = nullptr;         // [R, hidden] those that logits are asked for
+    std::byte* rounded_ = nullptr;  // the same in the model's precision, where it is not float32
+    float* scales_ = nullptr;       // [R], where it is 8-bit
+    float* logits_ = nullptr;       // [R, vocabulary]
     int32_t* ids_ = nullptr;
     Sampler::Candidate* candidates_ = nullptr;
     BpeScratch tokenizer_scratch_;

@@ -4,12 +4,15 @@
 #include <cmath>
 
 #include "kernels/cpu/parallel.h"
+#include "runtime/rotary.h"
 
 namespace espalier {
 namespace {
 
 // Least heads of tokens that a thread is woken for.
 constexpr size_t head_grain = 16;
+// Tokens that are worth turning a head's keys for, which is as much work as a few tokens' scores.
+constexpr size_t least_block = 6;
 
 }  // namespace
 
@@ -45,16 +48,13 @@ uint64_t KeyValueCache::bytes(const Model& model, size_t window) {
     return floats * sizeof(float);
 }
 
-// The angle of pair i at position p is p * theta^(-2i / n), n the dimensions that rotate (arXiv 2104.09864).
 void KeyValueCache::prepare() {
     // Kernels may read past a row, into the next head's or what is behind the last: finite, as they ask.
     if (reads_past_rows_) std::fill(layers_.front().keys, end_ + 16, 0.0F);
     if (cosines_ == nullptr) return;
-    const ModelSpec& spec = model_.spec();
-    const size_t pairs = spec.rope_dimensions / 2;
+    const size_t pairs = model_.spec().rope_dimensions / 2;
     for (size_t i = 0; i < pairs; ++i) {
-        const double step = std::pow(static_cast<double>(spec.rope_theta),
-                                     -2.0 * static_cast<double>(i) / spec.rope_dimensions);
+        const double step = rotary_step(model_.spec(), i);
         for (size_t p = 0; p < window_; ++p) {
             cosines_[p * pairs + i] = static_cast<float>(std::cos(static_cast<double>(p) * step));
             sines_[p * pairs + i] = static_cast<float>(std::sin(static_cast<double>(p) * step));
@@ -99,6 +99,18 @@ void KeyValueCache::attend(const PreparedBlock& block, float* qkv, size_t tokens
     const AttentionShape& shape = block.attention;
     const Layer& layer = layers_[block.cache];
     const size_t d = shape.head_dimension, sharing = shape.heads / shape.kv_heads;
+    if (tokens >= least_block) {
+        parallel_for(threads_, shape.heads, 1, [&](size_t begin, size_t end, int thread) {
+            for (size_t h = begin; h < end; ++h) {
+                const size_t place = h / sharing * window_ * d;
+                model_.kernels().cached_queries(
+                    {layer.keys + place, layer.values + place, length_ + tokens, d},
+                    {qkv + h * d, shape.row_stride(), tokens, mix + h * d, shape.query_width()}, shape.scale,
+                    scratch_ + static_cast<size_t>(thread) * scratch_floats_);
+            }
+        });
+        return;
+    }
     parallel_for(threads_, tokens * shape.heads, head_grain, [&](size_t begin, size_t end, int thread) {
         float* scratch = scratch_ + static_cast<size_t>(thread) * scratch_floats_;
         for (size_t unit = begin; unit < end; ++unit) {

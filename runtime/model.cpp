@@ -122,33 +122,37 @@ void Model::open_wordpiece() {
     tokenizer_.emplace(*vocabulary_, options);
 }
 
+BpeOptions bpe_options(const TokenizerSpec& t) {
+    const auto has = [&](uint32_t flag) { return (t.flags & flag) != 0; };
+    BpeOptions options;
+    options.add_begin = has(tokenizer_flag::add_begin);
+    options.prefix_space = has(tokenizer_flag::prefix_space);
+    options.underlined_space = has(tokenizer_flag::underlined_space);
+    options.single_spaces = has(tokenizer_flag::single_spaces);
+    options.named_specials = has(tokenizer_flag::named_specials);
+    options.unknown = t.unknown;
+    options.begin = t.begin;
+    options.end = t.end;
+    options.pad = t.pad;
+    options.byte_level = t.kind == TokenizerKind::byte_level_bpe;
+    options.words = has(tokenizer_flag::gpt2_words)     ? WordRule::gpt2
+                    : has(tokenizer_flag::llama3_words) ? WordRule::llama3
+                                                        : WordRule::whole;
+    options.single_digits = has(tokenizer_flag::single_digits);
+    options.whole_words = has(tokenizer_flag::whole_words);
+    return options;
+}
+
 void Model::open_pieces() {
     const TokenizerSpec& t = spec().tokenizer;
     const TensorView& merges = file_.at("tokenizer.merges");
     if (merges.type != TensorType::u32)
         throw Error(Status::bad_model, "tensor tokenizer.merges: expected u32, found %s",
                     name_of(merges.type));
-    BpeOptions options;
-    options.add_begin = (t.flags & tokenizer_flag::add_begin) != 0;
-    options.prefix_space = (t.flags & tokenizer_flag::prefix_space) != 0;
-    options.underlined_space = (t.flags & tokenizer_flag::underlined_space) != 0;
-    options.named_specials = (t.flags & tokenizer_flag::named_specials) != 0;
-    options.unknown = t.unknown;
-    options.begin = t.begin;
-    options.end = t.end;
-    options.pad = t.pad;
     std::span<const AddedToken> added;
-    if (t.kind == TokenizerKind::byte_level_bpe) {
-        const auto has = [&](uint32_t flag) { return (t.flags & flag) != 0; };
-        options.byte_level = true;
-        options.words = has(tokenizer_flag::gpt2_words)     ? WordRule::gpt2
-                        : has(tokenizer_flag::llama3_words) ? WordRule::llama3
-                                                            : WordRule::whole;
-        options.single_digits = has(tokenizer_flag::single_digits);
-        options.whole_words = has(tokenizer_flag::whole_words);
-        if (has(tokenizer_flag::added_tokens)) added = added_tokens();
-    }
-    pieces_.emplace(*vocabulary_, std::span(merges.as<BpeMerge>(), merges.rows()), options, memory_, added);
+    if ((t.flags & tokenizer_flag::added_tokens) != 0) added = added_tokens();
+    pieces_.emplace(*vocabulary_, std::span(merges.as<BpeMerge>(), merges.rows()), bpe_options(t), memory_,
+                    added);
 }
 
 std::span<const AddedToken> Model::added_tokens() const {

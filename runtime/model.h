@@ -90,4 +90,7 @@ const char* precision_name(TensorType type);
 // Error(invalid_argument | unsupported).
 std::unique_ptr<DenseBackend> chosen_backend(std::string_view name, Isa isa);
 
+// How a file's tokenizer that merges is to work.
+BpeOptions bpe_options(const TokenizerSpec& tokenizer);
+
 }  // namespace espalier

@@ -48,7 +48,7 @@ class Preparer {
             model_.heads.push_back(head(h));
         if (spec_.family == Family::decoder)
             model_.output = dense(spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight",
-                                  nullptr, Activation::none, TensorType::f32);
+                                  nullptr, Activation::none, precision_);
         if (passed_ != nullptr) file_.release(*passed_);
     }
 
@@ -77,9 +77,6 @@ class Preparer {
         if (spec_.positions == Positions::learned) refuse("learned positions");
         if (spec_.token_types > 0) refuse("token types");
         if (spec_.logit_scale != 1) refuse("scaled logits");
-        for (const float scaling : spec_.rope_scaling) {
-            if (scaling != 0) refuse("scaled rotary positions");
-        }
     }
 
     EmbeddingTable table(const char* name) const {
@@ -250,8 +247,11 @@ class Preparer {
                            spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
                            gated ? Activation::none : spec.activation, precision_,
                            precision_ == TensorType::bf16 && !gated ? TensorType::bf16 : TensorType::f32);
+            const auto gate_bias = part_tensor(b, p, "gate.bias");
             if (gated)
-                out.gate = dense(part_tensor(b, p, "gate.weight").text, nullptr, spec.activation, precision_);
+                out.gate = dense(part_tensor(b, p, "gate.weight").text,
+                                 spec.has(part_flag::gate_bias) ? gate_bias.text : nullptr, spec.activation,
+                                 precision_);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr, Activation::none,
                              precision_);

@@ -66,12 +66,17 @@ class PartReference {
     }
     double value(const std::string& name, size_t index) const { return file_.at(name).as<float>()[index]; }
 
+    static std::string bias_of(const std::string& weight) {
+        return weight.substr(0, weight.rfind('.')) + ".bias";
+    }
+
     // Neuron n of the rows `up`, with its gate and bias.
     double neuron(const PartSpec& spec, const std::string& up, const std::string& gate,
                   const std::string& bias, size_t n, const Row& x) const {
         const double u = product(up, n, x) + (spec.has(part_flag::up_bias) ? value(bias, n) : 0);
-        return spec.has(part_flag::gated) ? activated(spec.activation, product(gate, n, x)) * u
-                                          : activated(spec.activation, u);
+        if (!spec.has(part_flag::gated)) return activated(spec.activation, u);
+        const double gate_bias = spec.has(part_flag::gate_bias) ? value(bias_of(gate), n) : 0;
+        return activated(spec.activation, product(gate, n, x) + gate_bias) * u;
     }
     Row dense(const PartSpec& spec, const std::string& name, const Row& x) const {
         Row inner, y;

@@ -1,6 +1,7 @@
 // A decoder small enough to follow by hand, and what it answers, in double precision, from the definitions.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -22,6 +23,7 @@ struct TinyDecoder {
     uint32_t heads = 4, kv_heads = 2, head_dimension = 6, hidden = 16;
     RopePairing pairing = RopePairing::halves;
     bool tied = false;
+    std::array<float, 4> rope_scaling{};
     bool gated_trees = false;  // two blocks more, the second beside the first
 
     // Three blocks: gated; without attention and with two parts; with attention alone.
@@ -39,6 +41,7 @@ struct TinyDecoder {
         s.positions = Positions::rotary;
         s.rope_theta = 100;
         s.rope_dimensions = head_dimension;
+        s.rope_scaling = rope_scaling;
         s.rope_pairing = pairing;
         s.pooling = Pooling::none;
         s.tokenizer = {};
@@ -147,6 +150,17 @@ class DecoderReference {
         if (!bias.empty()) add(y, parts_.row(bias, 0), 1);
         return y;
     }
+    // Scaled as Llama 3.1's reference code has it (apply_scaling of llama-models).
+    double frequency(double plain) const {
+        const double factor = s_.rope_scaling[0], low = s_.rope_scaling[1], high = s_.rope_scaling[2],
+                     window = s_.rope_scaling[3], wavelength = 2 * std::acos(-1.0) / plain;
+        if (factor == 0) return plain;
+        if (window == 0) return plain / factor;
+        if (wavelength < window / high) return plain;
+        if (wavelength > window / low) return plain / factor;
+        const double smooth = (window / wavelength - low) / (high - low);
+        return (1 - smooth) * plain / factor + smooth * plain;
+    }
     // The pair (a, b) turned by position * theta^(-2 i / n).
     void turn(Row& x, size_t head, size_t position) const {
         const size_t n = s_.rope_dimensions;
@@ -156,7 +170,7 @@ class DecoderReference {
             double& b = x[head * n + (halves ? i + n / 2 : 2 * i + 1)];
             const double angle =
                 static_cast<double>(position) *
-                std::pow(s_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(n));
+                frequency(std::pow(s_.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(n)));
             const double turned = a * std::cos(angle) - b * std::sin(angle);
             b = a * std::sin(angle) + b * std::cos(angle);
             a = turned;

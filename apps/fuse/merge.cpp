@@ -60,8 +60,11 @@ class Merger {
 
     static Values made(const SourceModel& source, const MergedPart& part, const std::string& suffix) {
         if (suffix == "up.bias" || suffix == "leaf.up.bias" || suffix == "in.bias")
-            return input_biases(source, part, suffix, suffix.substr(0, suffix.size() - 4) + "weight");
-        if (suffix == "node.threshold") return input_biases(source, part, suffix, "node.weight");
+            return input_biases(source, part, suffix, suffix.substr(0, suffix.size() - 4) + "weight",
+                                part_flag::up_bias);
+        if (suffix == "gate.bias")
+            return input_biases(source, part, suffix, "gate.weight", part_flag::gate_bias);
+        if (suffix == "node.threshold") return input_biases(source, part, suffix, "node.weight", 0);
         if (suffix == "down.weight") return side_by_side(source, part);
         if (suffix == "down.bias" || suffix == "out.bias") return summed(source, part, suffix);
         if (suffix == "leaf.bias") return leaf_biases(source, part);
@@ -75,15 +78,15 @@ class Merger {
         return all;
     }
 
-    // Biases in front of activations, one behind the other; and what a norm's offset adds to them. A
-    // threshold is a bias with its sign turned.
+    // Biases in front of activations, one behind the other, of the parts that have this flag; and what a
+    // norm's offset adds to them. Without a flag it is thresholds, biases with their sign turned.
     static Values input_biases(const SourceModel& source, const MergedPart& part, const std::string& bias,
-                               const std::string& weight) {
-        const bool threshold = bias == "node.threshold";
+                               const std::string& weight, uint32_t flag) {
+        const bool threshold = flag == 0;
         Values all;
         for (const PartOrigin& origin : part.origins) {
             Values values(rows_of(source, origin, weight), 0.0F);
-            if (threshold || origin.spec->has(part_flag::up_bias)) values = read(source, origin, bias);
+            if (threshold || origin.spec->has(flag)) values = read(source, origin, bias);
             if (origin.fold->moves()) {
                 const auto moved = origin.fold->products(read(source, origin, weight));
                 for (size_t i = 0; i < values.size(); ++i)
@@ -152,12 +155,12 @@ uint32_t sum_of_sizes(uint32_t a, uint32_t b) {
 std::vector<MergedPart> merge_parts(const std::vector<PartOrigin>& origins, const SourceModel& source) {
     std::vector<MergedPart> merged;
     for (const PartOrigin& origin : origins) {
-        if (origin.fold->moves() && origin.spec->has(part_flag::gated))
-            throw Error(
-                Status::unsupported,
-                "%s: layer %u: the bias of its norm cannot be folded into a gated part (a gate has no "
-                "bias of its own)",
-                source.file().source(), origin.block);
+        const bool gated = origin.spec->has(part_flag::gated), dense = origin.spec->kind == PartKind::dense;
+        if (origin.fold->moves() && gated && !dense)
+            throw Error(Status::unsupported,
+                        "%s: layer %u: the bias of its norm cannot be folded into gated trees (their gates "
+                        "have no bias of their own)",
+                        source.file().source(), origin.block);
         MergedPart* into = nullptr;
         for (MergedPart& part : merged)
             into = into == nullptr && joins(part.spec, *origin.spec) ? &part : into;
@@ -170,7 +173,8 @@ std::vector<MergedPart> merge_parts(const std::vector<PartOrigin>& origins, cons
             into->spec.flags |= origin.spec->flags;
         }
         const bool has_neurons = origin.spec->kind != PartKind::leaf_forest || origin.spec->leaf_width > 0;
-        if (origin.fold->moves() && has_neurons) into->spec.flags |= part_flag::up_bias;
+        if (origin.fold->moves() && has_neurons)
+            into->spec.flags |= part_flag::up_bias | (gated ? part_flag::gate_bias : 0);
         into->origins.push_back(origin);
     }
     return merged;

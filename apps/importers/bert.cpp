@@ -38,10 +38,10 @@ Pooling pooling_named(const std::string& name) {
     throw Error(Status::invalid_argument, "pooling: expected mean or cls, found %s", name.c_str());
 }
 
-BertReader::BertReader(Import& import, std::shared_ptr<Safetensors> weights, const JsonFile& config)
+BertReader::BertReader(Import& import, std::shared_ptr<Weights> weights, const JsonFile& config)
     : import_(import), weights_(std::move(weights)), config_(config) {
     import_.files.push_back(weights_);
-    for (const auto& [name, tensor] : weights_->tensors()) {
+    for (const std::string& name : weights_->names()) {
         if (name.starts_with("bert.encoder.")) prefix_ = "bert.";
     }
 }
@@ -106,7 +106,7 @@ void BertReader::add_embedding_norm() {
     add_norm("embeddings.norm", prefix_ + "embeddings.LayerNorm");
 }
 
-void BertReader::add_embeddings(const std::shared_ptr<Safetensors>& tables, bool round_to_half) {
+void BertReader::add_embeddings(const std::shared_ptr<Weights>& tables, bool round_to_half) {
     const ModelSpec& s = import_.spec;
     const auto table = [&](const char* target, const char* name, uint64_t rows) {
         std::string source = std::string("embeddings.") + name + "_embeddings.weight";
@@ -170,7 +170,7 @@ void BertReader::check_unused(bool pooler_unused) {
                               name.starts_with("cls.seq_relationship.");
         if (!harmless)
             throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it",
-                        weights_->path().c_str(), name.c_str());
+                        weights_->path_of(name).c_str(), name.c_str());
         import_.notes.push_back("left out: " + name);
     }
 }
@@ -220,11 +220,11 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
                      const ConvertOptions& options) {
     if (!reader.weights().has("classifier.weight")) return;
     ModelSpec& s = import.spec;
-    const auto& tensor = reader.weights().tensors().find("classifier.weight")->second;
-    if (tensor.shape.size() != 2 || tensor.shape[0] == 0 || tensor.shape[0] > layout::max_labels)
+    const auto& shape = reader.weights().shape_of("classifier.weight");
+    if (shape.size() != 2 || shape[0] == 0 || shape[0] > layout::max_labels)
         throw Error(Status::bad_model, "%s: tensor classifier.weight: expected shape [labels, %u], found %s",
-                    reader.weights().path().c_str(), s.hidden, shape_text(tensor.shape).c_str());
-    const uint64_t outputs = tensor.shape[0], h = s.hidden;
+                    reader.weights().path().c_str(), s.hidden, shape_text(shape).c_str());
+    const uint64_t outputs = shape[0], h = s.hidden;
     HeadSpec head;
     head.name = import.keep(options.head_name.empty() ? "classifier" : options.head_name);
     head.flags = head_flag::dense_bias | head_flag::output_bias;
@@ -253,7 +253,7 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
 std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config,
                                     const ConvertOptions& options) {
     auto import = std::make_unique<Import>();
-    auto weights = std::make_shared<Safetensors>(folder + "/model.safetensors");
+    auto weights = std::make_shared<Weights>(folder);
     BertReader reader(*import, weights, config);
     reader.read_sizes();
     ModelSpec& s = import->spec;

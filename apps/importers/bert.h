@@ -11,11 +11,11 @@ namespace espalier {
 // Reads one checkpoint's tensors by name and lists them for the file.
 class BertReader {
    public:
-    BertReader(Import& import, std::shared_ptr<Safetensors> weights, const JsonFile& config);
+    BertReader(Import& import, std::shared_ptr<Weights> weights, const JsonFile& config);
 
     // Where tensor names start: "" or "bert.".
     const std::string& prefix() const { return prefix_; }
-    Safetensors& weights() { return *weights_; }
+    Weights& weights() { return *weights_; }
 
     // Sizes, norm, positions, pooling of a BERT encoder without its blocks.
     void read_sizes();
@@ -31,7 +31,7 @@ class BertReader {
     void add_stacked(const std::string& target, const std::vector<std::string>& sources,
                      std::vector<uint64_t> shape);
     // The three embedding tables, from `tables` (perhaps another checkpoint), rounded to f16 if asked.
-    void add_embeddings(const std::shared_ptr<Safetensors>& tables, bool round_to_half);
+    void add_embeddings(const std::shared_ptr<Weights>& tables, bool round_to_half);
     void add_embedding_norm();
     // Throws where tensors are left that are not in the list of harmless ones; notes those that are.
     void check_unused(bool pooler_unused);
@@ -41,7 +41,7 @@ class BertReader {
     void add_norm(const std::string& target, const std::string& module);
 
     Import& import_;
-    std::shared_ptr<Safetensors> weights_;
+    std::shared_ptr<Weights> weights_;
     const JsonFile& config_;
     std::string prefix_;
 };

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "apps/importers/safetensors.h"
+#include "apps/importers/weights.h"
 #include "model_format/schema.h"
 #include "model_format/spec.h"
 #include "model_format/writer.h"
@@ -27,7 +27,7 @@ struct Import {
     std::vector<TensorSource> ready;   // tensors that need no precision: the vocabulary
     std::vector<std::string> notes;    // what the user should know: defaults taken, tensors left out
     std::deque<std::string> strings;   // what the spec's views point into
-    std::vector<std::shared_ptr<Safetensors>> files;
+    std::vector<std::shared_ptr<Weights>> files;
 
     std::string_view keep(std::string text) { return strings.emplace_back(std::move(text)); }
 };

@@ -20,23 +20,26 @@ void describe_llama(ModelSpec& s, const LlamaSizes& sizes) {
     s.positions = Positions::rotary;
     s.rope_theta = sizes.rope_theta;
     s.rope_dimensions = sizes.head_dimension;
+    s.rope_scaling = sizes.rope_scaling;
     s.rope_pairing = sizes.pairing;
     PartSpec part;
     part.activation = Activation::silu;
     part.flags = part_flag::gated;
-    part.width = sizes.inner;
-    BlockSpec block;
-    block.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
-                  (sizes.output_bias ? block_flag::output_bias : 0);
-    block.heads = sizes.heads;
-    block.kv_heads = sizes.kv_heads;
-    block.head_dimension = sizes.head_dimension;
-    block.attention_scale = 1.0F / std::sqrt(static_cast<float>(sizes.head_dimension));
-    block.part_count = 1;
-    for (uint32_t layer = 0; layer < sizes.layers; ++layer) {
-        block.first_part = layer;
+    if (sizes.mlp_bias) part.flags |= part_flag::up_bias | part_flag::gate_bias | part_flag::output_bias;
+    BlockSpec attends;
+    attends.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
+                    (sizes.output_bias ? block_flag::output_bias : 0);
+    attends.heads = sizes.heads;
+    attends.head_dimension = sizes.head_dimension;
+    attends.attention_scale = 1.0F / std::sqrt(static_cast<float>(sizes.head_dimension));
+    for (const LlamaSizes::Block& sizes_here : sizes.blocks) {
+        BlockSpec block = sizes_here.kv_heads > 0 ? attends : BlockSpec{};
+        block.kv_heads = sizes_here.kv_heads;
+        block.first_part = static_cast<uint32_t>(s.parts.size());
+        block.part_count = sizes_here.inner > 0 ? 1 : 0;
+        part.width = sizes_here.inner;
+        if (block.part_count > 0) s.parts.push_back(part);
         s.blocks.push_back(block);
-        s.parts.push_back(part);
     }
 }
 
@@ -45,8 +48,7 @@ namespace {
 // One checkpoint's tensors by name, listed for the file.
 class Reader {
    public:
-    Reader(Import& import, std::shared_ptr<Safetensors> weights)
-        : import_(import), weights_(std::move(weights)) {
+    Reader(Import& import, std::shared_ptr<Weights> weights) : import_(import), weights_(std::move(weights)) {
         import_.files.push_back(weights_);
     }
     bool has(const std::string& name) const { return weights_->has(name); }
@@ -69,63 +71,21 @@ class Reader {
             const bool harmless = name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
             if (!harmless)
                 throw Error(Status::bad_model, "%s: tensor %s: no part of the model uses it",
-                            weights_->path().c_str(), name.c_str());
+                            weights_->path_of(name).c_str(), name.c_str());
             import_.notes.push_back("left out: " + name);
         }
     }
 
    private:
     Import& import_;
-    std::shared_ptr<Safetensors> weights_;
+    std::shared_ptr<Weights> weights_;
 };
 
-void refuse_variants(const JsonFile& config) {
-    const auto refuse = [&](const char* key, const char* expected, const std::string& found) {
-        throw Error(Status::unsupported, "%s: %s: expected %s, found %s", config.name().c_str(), key,
-                    expected, found.c_str());
-    };
-    if (const std::string act = config.text("hidden_act"); act != "silu" && act != "swish")
-        refuse("hidden_act", "silu", act);
-    if (config.has("rope_scaling")) refuse("rope_scaling", "null", config.value()["rope_scaling"].dump());
-    if (config.flag_or("mlp_bias", false)) refuse("mlp_bias", "false", "true");
-    if (config.has("sliding_window") && config.flag_or("use_sliding_window", true))
-        refuse("sliding_window", "null", config.value()["sliding_window"].dump());
-}
-
-LlamaSizes read_sizes(const JsonFile& config) {
-    constexpr uint32_t top = layout::max_dimension;
-    LlamaSizes s;
-    s.hidden = config.count("hidden_size", 1, top);
-    s.inner = config.count("intermediate_size", 1, top);
-    s.layers = config.count("num_hidden_layers", 1, layout::max_blocks);
-    s.heads = config.count("num_attention_heads", 1, 65536);
-    s.kv_heads = config.count_or("num_key_value_heads", 1, s.heads, s.heads);
-    if (s.heads % s.kv_heads != 0)
-        throw Error(Status::bad_model,
-                    "%s: num_key_value_heads: expected a divisor of num_attention_heads %u, found %u",
-                    config.name().c_str(), s.heads, s.kv_heads);
-    if (!config.has("head_dim") && s.hidden % s.heads != 0)
-        throw Error(Status::bad_model,
-                    "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u",
-                    config.name().c_str(), s.hidden, s.heads);
-    s.head_dimension = config.count_or("head_dim", 1, 65536, s.hidden / s.heads);
-    if (s.head_dimension % 2 != 0)
-        throw Error(Status::unsupported, "%s: head_dim: expected an even number, found %u",
-                    config.name().c_str(), s.head_dimension);
-    s.vocabulary = config.count("vocab_size", 1, top);
-    s.positions = config.count("max_position_embeddings", 2, top);
-    s.norm_epsilon = config.number("rms_norm_eps");
-    s.rope_theta = config.has("rope_theta") ? config.number("rope_theta") : 10000.0F;
-    s.tied = config.flag_or("tie_word_embeddings", false);
-    s.qkv_bias = s.output_bias = config.flag_or("attention_bias", false);
-    return s;
-}
-
-void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
-    const std::string from = "model.layers." + std::to_string(layer) + ".",
-                      to = "blocks." + std::to_string(layer) + ".", attention = from + "self_attn.";
-    const uint64_t h = s.hidden, w = s.inner, q = uint64_t{s.heads} * s.head_dimension,
-                   kv = uint64_t{s.kv_heads} * s.head_dimension;
+void add_attention(Reader& reader, const LlamaSizes& s, const std::string& from, const std::string& to,
+                   uint32_t kv_heads) {
+    const std::string attention = from + "self_attn.";
+    const uint64_t h = s.hidden, q = uint64_t{s.heads} * s.head_dimension,
+                   kv = uint64_t{kv_heads} * s.head_dimension;
     reader.add(to + "attention.qkv.weight", {{attention + "q_proj.weight", {q, h}},
                                              {attention + "k_proj.weight", {kv, h}},
                                              {attention + "v_proj.weight", {kv, h}}});
@@ -136,9 +96,19 @@ void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
     reader.add(to + "attention.out.weight", {{attention + "o_proj.weight", {h, q}}});
     if (s.output_bias) reader.add(to + "attention.out.bias", {{attention + "o_proj.bias", {h}}});
     reader.add(to + "attention.norm.weight", {{from + "input_layernorm.weight", {h}}});
+}
+
+void add_feed_forward(Reader& reader, const LlamaSizes& s, const std::string& from, const std::string& to,
+                      uint64_t w) {
+    const uint64_t h = s.hidden;
     reader.add(to + "parts.0.up.weight", {{from + "mlp.up_proj.weight", {w, h}}});
     reader.add(to + "parts.0.gate.weight", {{from + "mlp.gate_proj.weight", {w, h}}});
     reader.add(to + "parts.0.down.weight", {{from + "mlp.down_proj.weight", {h, w}}});
+    if (s.mlp_bias) {
+        reader.add(to + "parts.0.up.bias", {{from + "mlp.up_proj.bias", {w}}});
+        reader.add(to + "parts.0.gate.bias", {{from + "mlp.gate_proj.bias", {w}}});
+        reader.add(to + "parts.0.down.bias", {{from + "mlp.down_proj.bias", {h}}});
+    }
     reader.add(to + "ffn.norm.weight", {{from + "post_attention_layernorm.weight", {h}}});
 }
 
@@ -146,18 +116,22 @@ void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
 
 std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& config,
                                      const ConvertOptions& options) {
-    refuse_variants(config);
-    const LlamaSizes s = read_sizes(config);
+    const LlamaSizes s = llama_sizes(config);
     auto import = std::make_unique<Import>();
     describe_llama(import->spec, s);
-    Reader reader(*import, std::make_shared<Safetensors>(folder + "/model.safetensors"));
+    Reader reader(*import, std::make_shared<Weights>(folder));
     // Of tied matrices a file may hold either.
     const bool own_words =
         !s.tied || !reader.has("lm_head.weight") || reader.has("model.embed_tokens.weight");
     reader.add("embeddings.word",
                {{own_words ? "model.embed_tokens.weight" : "lm_head.weight", {s.vocabulary, s.hidden}}});
-    for (uint32_t layer = 0; layer < s.layers; ++layer)
-        add_layer(reader, s, layer);
+    for (size_t layer = 0; layer < s.blocks.size(); ++layer) {
+        const std::string from = "model.layers." + std::to_string(layer) + ".",
+                          to = "blocks." + std::to_string(layer) + ".";
+        const auto [kv_heads, inner] = s.blocks[layer];
+        if (kv_heads > 0) add_attention(reader, s, from, to, kv_heads);
+        if (inner > 0) add_feed_forward(reader, s, from, to, inner);
+    }
     reader.add("final_norm.weight", {{"model.norm.weight", {s.hidden}}});
     if (!s.tied) reader.add("output.weight", {{"lm_head.weight", {s.vocabulary, s.hidden}}});
     reader.refuse_unused(s.tied);
@@ -167,7 +141,14 @@ std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& 
     if (config.has("bos_token_id"))
         t.begin = static_cast<int32_t>(config.count("bos_token_id", 0, s.vocabulary - 1));
     t.max_tokens = limited_tokens(import->spec, options.max_tokens);
-    import_tokenizer_json(*import, folder + "/tokenizer.json");
+    if (JsonFile::exists(folder + "/tokenizer.json")) {
+        import_tokenizer_json(*import, folder + "/tokenizer.json");
+    } else if (JsonFile::exists(folder + "/tokenizer.model")) {
+        import_sentencepiece_folder(*import, folder);
+    } else {
+        throw Error(Status::io, "%s: expected tokenizer.json or tokenizer.model, found neither",
+                    folder.c_str());
+    }
     return import;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "apps/importers/json.h"
 #include "base/checked.h"
@@ -134,19 +135,15 @@ void Safetensors::parse() {
                     static_cast<unsigned long long>(position), data.size());
 }
 
-const Safetensors::Tensor& Safetensors::check(const std::string& name, std::span<const uint64_t> shape) {
-    const auto place = tensors_.find(name);
-    if (place == tensors_.end())
-        throw Error(Status::bad_model, "%s: tensor %s: missing (expected shape %s)", path_.c_str(),
-                    name.c_str(), shape_text(shape).c_str());
-    const Tensor& tensor = place->second;
+const Safetensors::Tensor& Safetensors::check(const std::string& name,
+                                              std::span<const uint64_t> shape) const {
+    const Tensor& tensor = tensors_.at(name);
     if (!std::equal(shape.begin(), shape.end(), tensor.shape.begin(), tensor.shape.end()))
         throw Error(Status::bad_model, "%s: tensor %s: expected shape %s, found %s", path_.c_str(),
                     name.c_str(), shape_text(shape).c_str(), shape_text(tensor.shape).c_str());
     if (tensor.type != "F32" && tensor.type != "F16" && tensor.type != "BF16")
         throw Error(Status::unsupported, "%s: tensor %s: expected F32, F16 or BF16, found %s", path_.c_str(),
                     name.c_str(), tensor.type.c_str());
-    used_.insert(name);
     return tensor;
 }
 
@@ -173,14 +170,6 @@ std::vector<float> Safetensors::values(const Tensor& tensor) {
         values[i] = half ? float_from_half(bits) : float_from_bfloat(bits);
     }
     return values;
-}
-
-std::vector<std::string> Safetensors::unused() const {
-    std::vector<std::string> names;
-    for (const auto& [name, tensor] : tensors_) {
-        if (!used_.contains(name)) names.push_back(name);
-    }
-    return names;
 }
 
 }  // namespace espalier

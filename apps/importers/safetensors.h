@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <memory_resource>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,14 +28,12 @@ class Safetensors {
     const std::map<std::string, Tensor, std::less<>>& tensors() const { return tensors_; }
     bool has(std::string_view name) const { return tensors_.contains(name); }
 
-    // The tensor's values in float32, marked as used. Throws Error(bad_model) that names the tensor where it
-    // is missing, of another shape, or of a type that is not F32, F16 or BF16.
-    const Tensor& check(const std::string& name, std::span<const uint64_t> shape);
+    // A tensor that is there. Throws Error(bad_model | unsupported) that names it where it is of another
+    // shape, or of a type that is not F32, F16 or BF16.
+    const Tensor& check(const std::string& name, std::span<const uint64_t> shape) const;
     static std::vector<float> values(const Tensor& tensor);
     // Those of several tensors, one under another.
     static std::vector<float> stacked(const std::vector<const Tensor*>& tensors);
-    void mark_used(const std::string& name) { used_.insert(name); }
-    std::vector<std::string> unused() const;
 
    private:
     void parse();
@@ -44,7 +41,6 @@ class Safetensors {
     std::string path_;
     MappedFile file_;
     std::map<std::string, Tensor, std::less<>> tensors_;
-    std::set<std::string, std::less<>> used_;
 };
 
 // "[2, 384]"

@@ -1,28 +1,21 @@
 // llama2.c's tokenizer.bin: the length of the longest piece, then for each piece its score, length and bytes.
-// Of two neighbours whose texts together are a piece, those of the best score are merged first.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
-#include <unordered_map>
 
 #include "apps/importers/llama.h"
+#include "apps/importers/scored_merges.h"
 #include "apps/importers/vocabulary.h"
 #include "base/error.h"
 
 namespace espalier {
 namespace {
 
-struct Pieces {
-    std::vector<std::string> texts;
-    std::vector<float> scores;
-};
-
-Pieces read_pieces(const std::string& path, uint32_t count) {
+ScoredPieces read_pieces(const std::string& path, uint32_t count) {
     const MappedFile file(path.c_str(), true, std::pmr::get_default_resource());
     const auto bytes = file.bytes();
     size_t at = 4;
-    Pieces pieces;
+    ScoredPieces pieces;
     for (uint32_t i = 0; i < count; ++i) {
         float score = 0;
         int32_t length = 0;
@@ -54,36 +47,11 @@ Pieces read_pieces(const std::string& path, uint32_t count) {
     return pieces;
 }
 
-// Every way to split a piece into two others; pieces of one score have one rank, the best the lowest.
-std::vector<BpeMerge> merges_of(const Pieces& pieces) {
-    std::unordered_map<std::string_view, uint32_t> ids;
-    for (uint32_t i = 0; i < pieces.texts.size(); ++i)
-        ids.emplace(pieces.texts[i], i);
-    std::map<float, uint32_t, std::greater<>> ranks;
-    for (const float score : pieces.scores)
-        ranks.emplace(score, 0);
-    uint32_t next = 0;
-    for (auto& [score, rank] : ranks)
-        rank = next++;
-    std::vector<BpeMerge> merges;
-    for (const auto& [text, id] : ids) {
-        for (size_t cut = 1; cut < text.size(); ++cut) {
-            const auto left = ids.find(text.substr(0, cut)), right = ids.find(text.substr(cut));
-            if (left != ids.end() && right != ids.end())
-                merges.push_back({left->second, right->second, id, ranks.at(pieces.scores[id])});
-        }
-    }
-    std::sort(merges.begin(), merges.end(), [](const BpeMerge& a, const BpeMerge& b) {
-        return a.rank != b.rank ? a.rank < b.rank : a.left != b.left ? a.left < b.left : a.right < b.right;
-    });
-    return merges;
-}
-
 }  // namespace
 
 void import_scored_pieces(Import& import, const std::string& path) {
-    const Pieces pieces = read_pieces(path, import.spec.vocabulary);
-    const auto merges = merges_of(pieces);
+    const ScoredPieces pieces = read_pieces(path, import.spec.vocabulary);
+    const auto merges = scored_merges(pieces);
     if (pieces.texts.size() < 3 || merges.empty())
         throw Error(Status::bad_model,
                     "%s: expected <unk>, <s>, </s> and pieces that merge, found %zu pieces", path.c_str(),
@@ -92,8 +60,6 @@ void import_scored_pieces(Import& import, const std::string& path) {
     t.kind = TokenizerKind::byte_fallback_bpe;
     t.flags = tokenizer_flag::add_begin | tokenizer_flag::prefix_space;
     t.unknown = 0;
-    // llama2.c's texts are told apart by what begins them: run.c stops at 1, not at 2.
-    t.begin = t.end = 1;
     add_vocabulary(import, pieces.texts);
     add_merges(import, merges);
 }

@@ -146,7 +146,7 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
         throw Error(Status::unsupported, "%s: architecture: expected bert, found %s", config.name().c_str(),
                     architecture.c_str());
     auto import = std::make_unique<Import>();
-    auto weights = std::make_shared<Safetensors>(folder + "/model.safetensors");
+    auto weights = std::make_shared<Weights>(folder);
     BertReader reader(*import, weights, config);
     reader.read_sizes();
     ModelSpec& s = import->spec;
@@ -158,7 +158,7 @@ std::unique_ptr<Import> import_tree_checkpoint(const std::string& folder, const 
                     "%s: tensor embeddings.word_embeddings.weight: missing (--base DIR names a checkpoint to "
                     "take the embeddings from)",
                     weights->path().c_str());
-    auto tables = own_tables ? weights : std::make_shared<Safetensors>(options.base + "/model.safetensors");
+    auto tables = own_tables ? weights : std::make_shared<Weights>(options.base);
     reader.add_embeddings(tables, !own_tables);
     if (!own_tables) import->files.push_back(tables);
     reader.add_embedding_norm();

@@ -24,13 +24,17 @@ TensorSource tensor_of(const char* name, TensorType type, std::vector<uint64_t> 
 
 }  // namespace
 
-void add_vocabulary(Import& import, const std::vector<std::string>& tokens) {
-    std::vector<uint32_t> offsets{0};
-    std::vector<char> bytes;
+JoinedTokens joined(const std::vector<std::string>& tokens) {
+    JoinedTokens all{{0}, {}};
     for (const std::string& token : tokens) {
-        bytes.insert(bytes.end(), token.begin(), token.end());
-        offsets.push_back(static_cast<uint32_t>(bytes.size()));
+        all.bytes.insert(all.bytes.end(), token.begin(), token.end());
+        all.offsets.push_back(static_cast<uint32_t>(all.bytes.size()));
     }
+    return all;
+}
+
+void add_vocabulary(Import& import, const std::vector<std::string>& tokens) {
+    auto [offsets, bytes] = joined(tokens);
     const uint64_t entries = offsets.size(), length = bytes.size();
     import.ready.push_back(tensor_of("tokenizer.offsets", TensorType::u32, {entries}, std::move(offsets)));
     import.ready.push_back(tensor_of("tokenizer.bytes", TensorType::u8, {length}, std::move(bytes)));

@@ -9,6 +9,13 @@
 
 namespace espalier {
 
+// Tokens as the file and Vocabulary have them: token i is bytes[offsets[i], offsets[i + 1]).
+struct JoinedTokens {
+    std::vector<uint32_t> offsets;
+    std::vector<char> bytes;
+};
+JoinedTokens joined(const std::vector<std::string>& tokens);
+
 // tokenizer.offsets and tokenizer.bytes.
 void add_vocabulary(Import& import, const std::vector<std::string>& tokens);
 // tokenizer.merges.

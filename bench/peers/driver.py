@@ -80,9 +80,9 @@ def peer_names(text):
     return names
 
 
-def convert(source, target):
+def convert(source, target, *more):
     if not os.path.exists(target):
-        subprocess.run([ESPALIER, "convert", source, "-o", target], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([ESPALIER, "convert", source, "-o", target, *more], check=True, stdout=subprocess.DEVNULL)
     return target
 
 

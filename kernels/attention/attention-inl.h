@@ -71,50 +71,78 @@ inline void transpose_keys(const float* keys, size_t stride, size_t tokens, size
     }
 }
 
+// Rows of queries of one head, at most attention_query_block, against its keys, transposed, and values.
+struct QueryBlock {
+    const float* queries = nullptr;
+    size_t query_stride = 0, rows = 0;
+    const float* keys = nullptr;
+    size_t key_stride = 0;
+    const float* values = nullptr;
+    size_t value_stride = 0;
+    size_t dimension = 0;
+    size_t seen = 0;      // tokens that the last row sees
+    bool causal = false;  // a row sees one token less than the row behind it
+    float* out = nullptr;
+    size_t out_stride = 0;
+};
+
+// scores: [rows, key_stride]. Tokens that a row does not see get no weight.
+template <class Arch>
+inline void attend_block(const QueryBlock& b, float scale, float* scores) {
+    using V = Floats<Arch>;
+    constexpr size_t w = lanes<Arch>;
+    const size_t padded = (b.seen + 15) / 16 * 16;  // a whole number of vectors of any width
+    const auto score_row = [&](size_t r) { return scores + r * b.key_stride; };
+    const auto out_row = [&](size_t r) { return b.out + r * b.out_stride; };
+    TileJob product;
+    product.depth = b.dimension;
+    product.b = b.keys;
+    product.b_stride = b.key_stride;
+    product.columns = padded;
+    multiply<Arch>(
+        product, b.rows, [&](size_t r) { return b.queries + r * b.query_stride; }, score_row);
+    float inverse[attention_query_block];
+    for (size_t r = 0; r < b.rows; ++r) {
+        for (size_t j = b.causal ? b.seen + r + 1 - b.rows : b.seen; j < padded; ++j)
+            score_row(r)[j] = std::numeric_limits<float>::lowest();
+        inverse[r] = 1.0F / exponentials<Arch>(score_row(r), padded, scale);
+    }
+    TileJob mix;
+    mix.depth = b.seen;
+    mix.b = b.values;
+    mix.b_stride = b.value_stride;
+    mix.columns = b.dimension;
+    multiply<Arch>(mix, b.rows, score_row, out_row);
+    for (size_t r = 0; r < b.rows; ++r) {
+        float* row = out_row(r);
+        size_t c = 0;
+        for (; c + w <= b.dimension; c += w)
+            (V::load_unaligned(row + c) * V(inverse[r])).store_unaligned(row + c);
+        for (; c < b.dimension; ++c)
+            row[c] *= inverse[r];
+    }
+}
+
 template <class Arch>
 inline void attention_head(const AttentionShape& s, const float* qkv, size_t tokens, size_t head, float* out,
                            float* scratch) {
-    using V = Floats<Arch>;
-    constexpr size_t w = lanes<Arch>;
     const size_t d = s.head_dimension, stride = s.row_stride(), kv_head = head / (s.heads / s.kv_heads);
-    const size_t padded = (tokens + 15) / 16 * 16;  // a whole number of vectors of any width
-    const float* queries = qkv + head * d;
-    const float* values = qkv + (s.heads + s.kv_heads + kv_head) * d;
-    float* keys = scratch;
+    const size_t padded = (tokens + 15) / 16 * 16;
     float* scores = scratch + d * padded;
-    transpose_keys<Arch>(qkv + (s.heads + kv_head) * d, stride, tokens, d, padded, keys);
-
+    transpose_keys<Arch>(qkv + (s.heads + kv_head) * d, stride, tokens, d, padded, scratch);
+    QueryBlock block;
+    block.query_stride = block.value_stride = stride;
+    block.keys = scratch;
+    block.key_stride = padded;
+    block.values = qkv + (s.heads + s.kv_heads + kv_head) * d;
+    block.dimension = d;
+    block.seen = tokens;
+    block.out_stride = s.query_width();
     for (size_t start = 0; start < tokens; start += attention_query_block) {
-        const size_t rows = tokens - start < attention_query_block ? tokens - start : attention_query_block;
-        const auto score_row = [&](size_t r) { return scores + r * padded; };
-        const auto out_row = [&](size_t r) { return out + (start + r) * s.query_width() + head * d; };
-        TileJob product;
-        product.depth = d;
-        product.b = keys;
-        product.b_stride = padded;
-        product.columns = padded;
-        multiply<Arch>(
-            product, rows, [&](size_t r) { return queries + (start + r) * stride; }, score_row);
-        float inverse[attention_query_block];
-        for (size_t r = 0; r < rows; ++r) {
-            for (size_t j = tokens; j < padded; ++j)
-                score_row(r)[j] = std::numeric_limits<float>::lowest();
-            inverse[r] = 1.0F / exponentials<Arch>(score_row(r), padded, s.scale);
-        }
-        TileJob mix;
-        mix.depth = tokens;
-        mix.b = values;
-        mix.b_stride = stride;
-        mix.columns = d;
-        multiply<Arch>(mix, rows, score_row, out_row);
-        for (size_t r = 0; r < rows; ++r) {
-            float* row = out_row(r);
-            size_t c = 0;
-            for (; c + w <= d; c += w)
-                (V::load_unaligned(row + c) * V(inverse[r])).store_unaligned(row + c);
-            for (; c < d; ++c)
-                row[c] *= inverse[r];
-        }
+        block.rows = tokens - start < attention_query_block ? tokens - start : attention_query_block;
+        block.queries = qkv + start * stride + head * d;
+        block.out = out + start * s.query_width() + head * d;
+        attend_block<Arch>(block, s.scale, scores);
     }
 }
 

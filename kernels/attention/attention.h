@@ -50,9 +50,10 @@ struct CachedHead {
     size_t length = 0, dimension = 0;
 };
 
-// Floats of scratch for a cache of at most `tokens` tokens: its scores, and the query with zeros behind.
+// Floats of scratch for a cache of at most `tokens` tokens: scores and the query with zeros behind; of many
+// queries scores of a block and transposed keys.
 inline size_t cached_attention_scratch(size_t tokens, size_t dimension) {
-    return round_up(tokens, 16) + round_up(dimension, 16);
+    return round_up(tokens, 16) * (attention_query_block + dimension) + round_up(dimension, 16);
 }
 
 // One query, [dimension], against all of it: causal attention of the newest token. out: [dimension].
@@ -60,5 +61,16 @@ inline size_t cached_attention_scratch(size_t tokens, size_t dimension) {
 // 15 floats past the last key and value are read; they must be finite, and change nothing.
 using CachedAttentionKernel = void (*)(const CachedHead& seen, const float* query, float scale, float* out,
                                        float* scratch);
+
+// The newest `count` tokens' queries, and where their results go; rows `stride` and `out_stride` apart.
+struct CachedQueries {
+    const float* first = nullptr;
+    size_t stride = 0, count = 0;
+    float* out = nullptr;
+    size_t out_stride = 0;
+};
+// All of them together: each sees the tokens up to its own. For the rest as above.
+using CachedQueriesKernel = void (*)(const CachedHead& seen, const CachedQueries& queries, float scale,
+                                     float* scratch);
 
 }  // namespace espalier

@@ -16,4 +16,8 @@ void cached_attention(const CachedHead& seen, const float* query, float scale, f
     attend_cached<Arch>(seen, query, scale, out, scratch);
 }
 
+void cached_queries(const CachedHead& seen, const CachedQueries& queries, float scale, float* scratch) {
+    attend_cached_queries<Arch>(seen, queries, scale, scratch);
+}
+
 }  // namespace espalier::avx2

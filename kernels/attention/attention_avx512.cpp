@@ -17,6 +17,10 @@ void cached_attention(const CachedHead& seen, const float* query, float scale, f
     attend_cached<Arch>(seen, query, scale, out, scratch);
 }
 
+void cached_queries(const CachedHead& seen, const CachedQueries& queries, float scale, float* scratch) {
+    attend_cached_queries<Arch>(seen, queries, scale, scratch);
+}
+
 void attention_s8(const AttentionShape& shape, const uint16_t* qkv, size_t tokens, size_t head, float* out,
                   float* scratch) {
     attention_head_s8(shape, qkv, tokens, head, out, scratch);

@@ -1,4 +1,4 @@
-// One query against a cache; specification: attention_scalar.cpp.
+// Queries against a cache, one by itself or many together; specification: attention_scalar.cpp.
 #pragma once
 
 #include "kernels/attention/attention-inl.h"
@@ -68,6 +68,31 @@ inline void attend_cached(const CachedHead& seen, const float* query, float scal
     for (size_t j = 0; j < seen.length; ++j)
         sum = xsimd::fma(V(scores[j]), V::load_unaligned(seen.values + j * d + c), sum);
     store_partial<Arch>(out + c, sum * V(inverse), d - c);
+}
+
+// Blocks of queries on tiles, each against the keys that its last query sees.
+template <class Arch>
+inline void attend_cached_queries(const CachedHead& seen, const CachedQueries& queries, float scale,
+                                  float* scratch) {
+    const size_t d = seen.dimension, padded = (seen.length + 15) / 16 * 16;
+    float* keys = scratch + attention_query_block * padded;
+    transpose_keys<Arch>(seen.keys, d, seen.length, d, padded, keys);
+    QueryBlock block;
+    block.query_stride = queries.stride;
+    block.keys = keys;
+    block.key_stride = padded;
+    block.values = seen.values;
+    block.value_stride = block.dimension = d;
+    block.causal = true;
+    block.out_stride = queries.out_stride;
+    for (size_t start = 0; start < queries.count; start += attention_query_block) {
+        const size_t left = queries.count - start;
+        block.rows = left < attention_query_block ? left : attention_query_block;
+        block.seen = seen.length - left + block.rows;
+        block.queries = queries.first + start * queries.stride;
+        block.out = queries.out + start * queries.out_stride;
+        attend_block<Arch>(block, scale, scratch);
+    }
 }
 
 }  // namespace

@@ -61,4 +61,13 @@ void cached_attention(const CachedHead& seen, const float* query, float scale, f
         out[c] /= sum;
 }
 
+void cached_queries(const CachedHead& seen, const CachedQueries& queries, float scale, float* scratch) {
+    CachedHead upto = seen;
+    for (size_t i = 0; i < queries.count; ++i) {
+        upto.length = seen.length - queries.count + i + 1;
+        cached_attention(upto, queries.first + i * queries.stride, scale,
+                         queries.out + i * queries.out_stride, scratch);
+    }
+}
+
 }  // namespace espalier::scalar

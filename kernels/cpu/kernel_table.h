@@ -18,6 +18,7 @@ struct KernelTable {
     ActivationKernel activate;
     AttentionKernel attention;
     CachedAttentionKernel cached_attention;
+    CachedQueriesKernel cached_queries;
     // By the type of the arithmetic, both on bfloat16; null where float32 serves better.
     NarrowAttentionKernel attention_bf16, attention_s8;
     GemmKernel gemm_f32, gemm_bf16, gemm_s8;                                     // by the type of the rows

@@ -15,6 +15,7 @@ void activate(Activation activation, float* values, size_t count);
 void attention(const AttentionShape& shape, const float* qkv, size_t tokens, size_t head, float* out,
                float* scratch);
 void cached_attention(const CachedHead& seen, const float* query, float scale, float* out, float* scratch);
+void cached_queries(const CachedHead& seen, const CachedQueries& queries, float scale, float* scratch);
 void gemm_f32(const PackedDense& dense, const GemmCall& call);
 void gemm_bf16(const PackedDense& dense, const GemmCall& call);
 void gemm_s8(const PackedDense& dense, const GemmCall& call);

@@ -56,10 +56,11 @@ Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const B
     for (uint32_t i = 0; i < merges.size(); ++i)
         insert(i);
     if (options.byte_level) {
-        open_byte_level(added);
+        open_byte_level();
     } else {
         open_byte_fallback();
     }
+    add_added(added);
     std::stable_sort(specials_.begin(), specials_.end(),
                      [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
     for (const Special& special : specials_)
@@ -78,6 +79,17 @@ void Bpe::open_byte_fallback() {
         std::string text(options_.prefix_space ? options_.underlined_space ? underline : " " : "");
         text.append(vocabulary_->token(static_cast<size_t>(id)));
         specials_.push_back({std::move(text), id, true});
+    }
+}
+
+void Bpe::add_added(std::span<const AddedToken> added) {
+    for (const AddedToken& token : added) {
+        if (token.id >= vocabulary_->size() || token.special > 1 || vocabulary_->token(token.id).empty())
+            throw Error(Status::bad_model,
+                        "added token: expected an id below %zu of a token with a text, found %u",
+                        vocabulary_->size(), token.id);
+        specials_.push_back(
+            {std::string(vocabulary_->token(token.id)), static_cast<int32_t>(token.id), token.special != 0});
     }
 }
 
@@ -126,18 +138,27 @@ void Bpe::normalise(std::string_view text, BpeScratch& scratch) const {
     out.clear();
     const auto append = [&](std::string_view bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
     const std::string_view space = options_.underlined_space ? underline : " ";
+    if (options_.single_spaces) text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
     if (options_.prefix_space && !options_.byte_level && !text.empty()) append(space);
     const char* end = text.data() + text.size();
     for (const char* at = text.data(); at < end;) {
         const unicode::Decoded decoded = unicode::decode_utf8(at, end);
         at += decoded.bytes;
         if (decoded.code_point == U' ') {
-            append(space);
+            const char* here = at - 1;
+            const bool again = options_.single_spaces && here > text.data() && here[-1] == ' ';
+            if (!again) append(space);
             continue;
         }
         char bytes[4];
         append({bytes, unicode::encode_utf8(decoded.code_point, bytes)});
     }
+    // As in SentencePiece, whatever looks like a space by now.
+    const std::string_view all(out.data(), out.size());
+    size_t kept = out.size();
+    while (options_.single_spaces && all.substr(0, kept).ends_with(space))
+        kept -= space.size();
+    out.resize(kept);
 }
 
 // One symbol a character; a character without a token is its bytes' tokens; where one of those is missing,
@@ -272,7 +293,8 @@ void Bpe::decode(int32_t before, int32_t id, Piece& piece) const {
         piece.storage[piece.bytes++] = static_cast<char>(byte);
         return;
     }
-    const bool first = options_.prefix_space && (before < 0 || before == options_.begin);
+    const bool first =
+        (options_.prefix_space || options_.single_spaces) && (before < 0 || before == options_.begin);
     const std::string_view space = options_.underlined_space ? underline : " ";
     if (first && text.starts_with(space)) text.remove_prefix(space.size());
     while (!text.empty() && piece.bytes < Piece::longest) {

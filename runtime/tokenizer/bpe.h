@@ -1,6 +1,7 @@
 // Byte-pair encoding as Llama-family models use it, with the ids of the package `tokenizers`: over whole
-// texts with byte fallback (llama2.c's merges by score too, which an importer turns into the same table of
-// pairs), or byte-level, over words, whose vocabulary holds the bytes themselves. Pieces back into text.
+// texts with byte fallback (llama2.c's and SentencePiece's merges by score too, which an importer turns into
+// the same table of pairs), or byte-level, over words, whose vocabulary holds the bytes themselves. Pieces
+// back into text.
 #pragma once
 
 #include <array>
@@ -19,19 +20,20 @@
 namespace espalier {
 
 struct BpeOptions {
-    bool add_begin = true;                                 // the sequence starts with the token `begin`
-    bool prefix_space = false;                             // a text that is not empty begins with a space
-    bool underlined_space = false;                         // pieces hold U+2581 for a space
-    bool named_specials = false;                           // the text of a special token stands for it
+    bool add_begin = true;          // the sequence starts with the token `begin`
+    bool prefix_space = false;      // a text that is not empty begins with a space
+    bool underlined_space = false;  // pieces hold U+2581 for a space
+    bool single_spaces = false;     // none at a text's ends, one where there are several
+    bool named_specials = false;    // the text of a special token stands for it
     int32_t unknown = -1, begin = -1, end = -1, pad = -1;  // -1: absent
 
-    bool byte_level = false;  // the rest is for it alone, as underlined_space and named_specials are not
+    bool byte_level = false;  // the rest is for it alone, as the three above are not
     WordRule words = WordRule::whole;
     bool single_digits = false;  // every digit is parted from its neighbours before words are looked for
     bool whole_words = false;    // a word that is a token is that token, whatever merges say
 };
 
-// A token of a byte-level tokenizer that is found in a text before anything else.
+// A token that is found in a text (a normalised one, where there is byte fallback) before anything is merged.
 struct AddedToken {
     uint32_t id;
     uint32_t special;  // 1: adds no text when it is decoded, and may be text like any other; else 0
@@ -119,7 +121,8 @@ class Bpe {
     void push_merged(BpeScratch& scratch, IdSink& sink) const;
     size_t find_special(std::string_view text, bool plain_special, size_t& at) const;
     void open_byte_fallback();
-    void open_byte_level(std::span<const AddedToken> added);
+    void open_byte_level();
+    void add_added(std::span<const AddedToken> added);
     void encode_words(std::string_view text, BpeScratch& scratch, IdSink& sink) const;
     void encode_word(std::string_view word, BpeScratch& scratch, IdSink& sink) const;
 

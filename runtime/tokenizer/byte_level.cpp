@@ -1,24 +1,16 @@
-// The byte-level half of Bpe: added tokens, words, bytes as the first symbols.
+// The byte-level half of Bpe: words, bytes as the first symbols.
 #include "base/error.h"
 #include "runtime/tokenizer/bpe.h"
 
 namespace espalier {
 
-void Bpe::open_byte_level(std::span<const AddedToken> added) {
+void Bpe::open_byte_level() {
     for (unsigned byte = 0; byte < 256; ++byte) {
         const char character = static_cast<char>(byte);
         bytes_[byte] = vocabulary_->find(std::string_view(&character, 1));
         if (bytes_[byte] < 0)
             throw Error(Status::bad_model,
                         "vocabulary: expected a token for every byte, found none for 0x%02X", byte);
-    }
-    for (const AddedToken& token : added) {
-        if (token.id >= vocabulary_->size() || token.special > 1 || vocabulary_->token(token.id).empty())
-            throw Error(Status::bad_model,
-                        "added token: expected an id below %zu of a token with a text, found %u",
-                        vocabulary_->size(), token.id);
-        specials_.push_back(
-            {std::string(vocabulary_->token(token.id)), static_cast<int32_t>(token.id), token.special != 0});
     }
 }
 

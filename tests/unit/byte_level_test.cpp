@@ -16,23 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-std::vector<int32_t> encode(const Model& model, std::string_view text, bool plain_special = false) {
-    BpeScratch scratch(std::pmr::get_default_resource());
-    std::vector<int32_t> ids(4 * text.size() + 8);
-    ids.resize(model.pieces().encode(text, plain_special, ids, scratch));
-    return ids;
-}
-
-std::string decode(const Model& model, const std::vector<int32_t>& ids) {
-    std::string text;
-    Bpe::Piece piece;
-    for (size_t i = 0; i < ids.size(); ++i) {
-        model.pieces().decode(i == 0 ? -1 : ids[i - 1], ids[i], piece);
-        text += piece.text();
-    }
-    return text;
-}
-
 void check_all(const char* name) {
     const AlignedBytes bytes = byte_level_model_of(name);
     const auto model = Model::from_memory(bytes.span(), {});
@@ -43,8 +26,8 @@ void check_all(const char* name) {
         const auto text = row["text"].get<std::string>();
         INFO(std::string(name), ": ", line.substr(0, 200));
         const auto ids = row["ids"].get<std::vector<int32_t>>();
-        CHECK(encode(*model, text) == ids);
-        CHECK(decode(*model, ids) == row["back"].get<std::string>());
+        CHECK(encoded(*model, text) == ids);
+        CHECK(decoded(*model, ids) == row["back"].get<std::string>());
     }
     CHECK(texts > 150);
 }
@@ -75,13 +58,13 @@ TEST_CASE("GPT-2's words, Llama 3's, and digits one by one: the ids of the packa
 TEST_CASE("special tokens as plain text; ill-formed bytes") {
     const AlignedBytes bytes = byte_level_model_of("gpt2");
     const auto model = Model::from_memory(bytes.span(), {});
-    const auto named = encode(*model, "<|end|>"), plain = encode(*model, "<|end|>", true);
+    const auto named = encoded(*model, "<|end|>"), plain = encoded(*model, "<|end|>", true);
     CHECK(named.size() == 2);
     CHECK(plain.size() > 2);
-    CHECK(decode(*model, named).empty());
-    CHECK(decode(*model, plain) == "<|end|>");
-    CHECK(encode(*model, "<|tool|>", true).size() == 2);  // no special one
-    CHECK(decode(*model, encode(*model, "a\xff\xc3z")) == "a\xef\xbf\xbd\xef\xbf\xbdz");
+    CHECK(decoded(*model, named).empty());
+    CHECK(decoded(*model, plain) == "<|end|>");
+    CHECK(encoded(*model, "<|tool|>", true).size() == 2);  // no special one
+    CHECK(decoded(*model, encoded(*model, "a\xff\xc3z")) == "a\xef\xbf\xbd\xef\xbf\xbdz");
 }
 
 TEST_CASE("what would give other ids is refused") {
@@ -121,7 +104,7 @@ TEST_CASE("one long text of anything takes no time to speak of") {
         std::string text;
         while (text.size() < 200'000)
             text += unit;
-        CHECK(decode(*model, encode(*model, text)) == text);
+        CHECK(decoded(*model, encoded(*model, text)) == text);
     }
 }
 

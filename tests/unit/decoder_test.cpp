@@ -88,7 +88,8 @@ TEST_CASE("logits, with and without the cache, are those of double precision") {
          {TinyDecoder{}, TinyDecoder{.pairing = RopePairing::neighbours, .tied = true},
           TinyDecoder{.heads = 2, .kv_heads = 1, .head_dimension = 16, .hidden = 24},
           TinyDecoder{.heads = 3, .kv_heads = 3, .head_dimension = 84, .hidden = 20},
-          TinyDecoder{.gated_trees = true}}) {
+          TinyDecoder{.gated_trees = true}, TinyDecoder{.head_dimension = 16, .rope_scaling = {4, 0, 0, 0}},
+          TinyDecoder{.head_dimension = 24, .rope_scaling = {8, 1, 4, 60}}}) {
         const AlignedBytes bytes = shape.bytes();
         for (const Isa isa : available_isas())
             check_against_reference(shape, *open(bytes, name_of(isa)), isa == Isa::scalar ? 2 : 1);
