@@ -40,5 +40,8 @@ if(ESPALIER_APPS)
     if(NOT CMAKE_CROSSCOMPILING)
         add_test(NAME kill_test COMMAND kill_test)
         set_tests_properties(kill_test PROPERTIES TIMEOUT 300)
+        file(GLOB documents ${PROJECT_SOURCE_DIR}/docs/*.md)
+        add_test(NAME docs_match_help COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/docs_match_help.py
+                 $<TARGET_FILE:espalier_command> ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/models/README.md ${documents})
     endif()
 endif()
