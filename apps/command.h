@@ -29,8 +29,8 @@ ModelOptions model_options(const CommonOptions& options);
 // One line to stdout.
 void print_json(const Json& value);
 
-// The JSON library asks for memory in destructors, where a refusal can only end the program: after this it ends
-// as an error does, with one line and exit status 1.
+// The JSON library asks for memory in destructors, where a refusal can only end the program: after this it
+// ends as an error does, with one line and exit status 1.
 void end_as_an_error_without_memory();
 
 // "0.1.0", the commit where known.

@@ -7,14 +7,22 @@
 namespace espalier {
 namespace {
 
+// A string of the file's, of which nothing is a command to a terminal.
+std::string shown(const Json& value) {
+    auto text = value.get<std::string>();
+    for (char& c : text) {
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    }
+    return text;
+}
+
 void print_text(const Json& j) {
-    std::printf("%s: %s, %s, format %s\n", j["file"].get<std::string>().c_str(),
-                j["name"].get<std::string>().c_str(), j["family"].get<std::string>().c_str(),
-                j["format"].get<std::string>().c_str());
+    std::printf("%s: %s, %s, format %s\n", shown(j["file"]).c_str(), shown(j["name"]).c_str(),
+                shown(j["family"]).c_str(), shown(j["format"]).c_str());
     std::printf("  shape      %zu blocks, hidden %u, vocabulary %u, %u positions (%s), %s-norm, %s\n",
                 j["blocks"].size(), j["hidden"].get<unsigned>(), j["vocabulary"].get<unsigned>(),
-                j["max_positions"].get<unsigned>(), j["positions"].get<std::string>().c_str(),
-                j["norm_placement"].get<std::string>().c_str(), j["norm"].get<std::string>().c_str());
+                j["max_positions"].get<unsigned>(), shown(j["positions"]).c_str(),
+                shown(j["norm_placement"]).c_str(), shown(j["norm"]).c_str());
     size_t first = 0;
     const auto& blocks = j["blocks"];
     for (size_t b = 1; b <= blocks.size(); ++b) {
@@ -25,7 +33,7 @@ void print_text(const Json& j) {
                                                 std::to_string(block["head_dimension"].get<unsigned>())
                                           : "none";
         std::printf("  block %2zu-%-2zu attention %s; feed-forward %s%s\n", first, b - 1, attention.c_str(),
-                    block["ffn"].get<std::string>().c_str(),
+                    shown(block["ffn"]).c_str(),
                     block.contains("parallel") ? "; beside the block before" : "");
         first = b;
     }
@@ -34,16 +42,15 @@ void print_text(const Json& j) {
                 100.0 * j["active_neurons"].get<double>() / std::max(1.0, j["stored_neurons"].get<double>()),
                 j["node_tests"].get<unsigned long long>());
     for (const auto& head : j["heads"]) {
-        std::printf("  head       %s: %s", head["name"].get<std::string>().c_str(),
-                    head["kind"].get<std::string>().c_str());
+        std::printf("  head       %s: %s", shown(head["name"]).c_str(), shown(head["kind"]).c_str());
         for (const auto& label : head["labels"])
-            std::printf(" %s", label.get<std::string>().c_str());
+            std::printf(" %s", shown(label).c_str());
         std::printf("\n");
     }
-    std::printf("  embedding  %s pooling, %s\n", j["pooling"].get<std::string>().c_str(),
+    std::printf("  embedding  %s pooling, %s\n", shown(j["pooling"]).c_str(),
                 j["normalise_output"] ? "of length 1" : "not normalised");
     const auto& t = j["tokenizer"];
-    std::printf("  tokenizer  %s%s, at most %u tokens\n", t["kind"].get<std::string>().c_str(),
+    std::printf("  tokenizer  %s%s, at most %u tokens\n", shown(t["kind"]).c_str(),
                 t["lowercase"] ? ", lower case" : "", t["max_tokens"].get<unsigned>());
     std::printf("  bytes      %.1f MB in the file (", j["bytes"]["file"].get<double>() / 1e6);
     const char* comma = "";
@@ -54,14 +61,12 @@ void print_text(const Json& j) {
     std::printf("), %.1f MB prepared beside it\n", j["bytes"]["prepared"].get<double>() / 1e6);
     std::printf("  parameters %llu\n", j["parameters"].get<unsigned long long>());
     const auto& k = j["kernels"];
-    std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n",
-                k["isa"].get<std::string>().c_str(), k["precision"].get<std::string>().c_str(),
-                k["products"].get<std::string>().c_str(), k["backend"].get<std::string>().c_str(),
-                k.contains("dense") ? ": " : "",
-                k.contains("dense") ? k["dense"].get<std::string>().c_str() : "");
+    std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n", shown(k["isa"]).c_str(),
+                shown(k["precision"]).c_str(), shown(k["products"]).c_str(), shown(k["backend"]).c_str(),
+                k.contains("dense") ? ": " : "", k.contains("dense") ? shown(k["dense"]).c_str() : "");
     std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n",
-                j["origin"].get<std::string>().c_str(), j["licence"].get<std::string>().c_str(),
-                j["producer"].get<std::string>().c_str(), j["payload_hash"].get<std::string>().c_str());
+                shown(j["origin"]).c_str(), shown(j["licence"]).c_str(), shown(j["producer"]).c_str(),
+                shown(j["payload_hash"]).c_str());
 }
 
 struct Options {

@@ -9,9 +9,9 @@
 # process that finds something is started again until the time is over. Exit status 1: something was found.
 set -uo pipefail
 seconds=$1 cores=$2 out=$3 bin=${4:-build-fuzz/bin} seeds=${5:-build-fuzz/tests/fuzz/corpus} source=${6:-tests/fuzz}
-targets=(reader capi checkpoint llama2c safetensors wordpiece bpe tsv)
+targets=(reader capi checkpoint llama2c sentencepiece safetensors wordpiece bpe tsv)
 more=(reader capi checkpoint reader bpe capi reader checkpoint)  # what further cores do, again and again
-declare -A max_length=([reader]=65536 [capi]=4096 [checkpoint]=16384 [llama2c]=16384 [safetensors]=16384
+declare -A max_length=([reader]=65536 [capi]=4096 [checkpoint]=16384 [llama2c]=16384 [sentencepiece]=16384 [safetensors]=16384
     [wordpiece]=4096 [bpe]=4096 [tsv]=4096)
 mkdir -p "$out/artifacts" "$out/logs" "$out/corpus"
 end=$((SECONDS + seconds))
@@ -39,7 +39,7 @@ for target in "${targets[@]}"; do
     number=$((number + 1))
 done
 while [ "$number" -lt "$cores" ]; do
-    fuzz "${more[$(((number - 8) % 8))]}" "$number" &
+    fuzz "${more[$(((number - ${#targets[@]}) % ${#more[@]}))]}" "$number" &
     number=$((number + 1))
 done
 wait

@@ -10,7 +10,12 @@ inline constexpr bool emulated = true;
 #else
 inline constexpr bool emulated = false;
 #endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ESPALIER_SANITIZED_BY_CLANG 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(ESPALIER_SANITIZED_BY_CLANG)
 inline constexpr bool slow = true;
 #else
 inline constexpr bool slow = emulated;

@@ -91,7 +91,10 @@ inline float exponentials_in_pairs(float* scores, size_t padded, float scale, ui
     for (size_t j = 16; j < padded; j += 16)
         largest = xsimd::max(largest, V::load_aligned(scores + j));
     const float per_score = scale * 1.44269504F;
-    const V factor(per_score), offset(-_mm512_reduce_max_ps(largest) * per_score);
+    const float top = _mm512_reduce_max_ps(largest);
+    // As in exponentials().
+    const bool any = top > std::numeric_limits<float>::lowest();
+    const V factor(per_score), offset(any ? -top * per_score : std::numeric_limits<float>::quiet_NaN());
     V sum(0.0F);
     const auto value = [&](size_t j) {
         const V e = rough_power_of_two(xsimd::fma(V::load_aligned(scores + j), factor, offset));

@@ -32,6 +32,7 @@ class Reader {
     // What is neither white space nor letter nor number.
     bool is_sign() const { return !ended() && (kinds_ & (letter | number | space)) == 0; }
     void step() {
+        if (ended()) return;
         at_ += bytes_;
         look();
     }

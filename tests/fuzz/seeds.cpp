@@ -154,6 +154,9 @@ int main(int argc, char** argv) {
     add_checkpoints(Corpus(folder / "checkpoint"));
     Corpus(folder / "llama2c").add("model", llama2c_seed());
     add_texts(Corpus(folder / "wordpiece"), Corpus(folder / "bpe"));
+    for (const char* name : {"llama", "plain", "symbols", "unigram"})
+        Corpus(folder / "sentencepiece")
+            .add(name, read_file(ESPALIER_TEST_DATA "/sentencepiece/" + std::string(name) + ".model"));
     add_tables(Corpus(folder / "tsv"));
     add_calls(Corpus(folder / "capi"));
     return 0;

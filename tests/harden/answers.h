@@ -1,10 +1,11 @@
 // What a model answers for a few tokens, and whether two paths through it gave the same answer.
 //
 // Two paths may differ by rounding. How much that is worth depends on the model (one whose numbers were
-// spoilt may turn a last bit into anything), so it is measured: `conditioned` is how far the answer moves
-// when the embedding's rows are off by a few parts in a million, and a difference must stay below a small
-// multiple of that where it is not small by itself. A token that was within a hairline of another leaf is
-// exempt, as everywhere (design: |pre-activation - threshold| < 1e-4).
+// spoilt may turn a last bit into anything), so it is measured: a difference that is not small by itself must
+// stay below a small multiple of what the answer moves by when the stored numbers are off by a part in a
+// million
+// (`nudged`). A token that was within a hairline of another leaf is exempt, as everywhere:
+// |pre-activation - threshold| < 1e-4.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 
 #include "runtime/context.h"
 #include "runtime/model.h"
+#include "tests/format/patch.h"
 
 namespace espalier::test {
 
@@ -61,6 +63,23 @@ inline Answers answers_of(Context& context, const Batch& batch) {
     for (uint32_t head = 0; head < context.model().spec().heads.size(); ++head)
         append(answers.values, context.score(batch, head));
     return answers;
+}
+
+// The file with every float32 in it off by a part in a million, up and down in turn.
+inline AlignedBytes nudged(std::span<const std::byte> file) {
+    AlignedBytes copy = copy_of(file);
+    const ModelFile read = ModelFile::from_memory(file);
+    for (const TensorView& tensor : read.tensors()) {
+        if (tensor.type != TensorType::f32) continue;
+        for (uint64_t i = 0; i < tensor.elements(); ++i) {
+            float value = 0;
+            std::byte* place = copy.span().data() + tensor.offset + i * sizeof(value);
+            std::memcpy(&value, place, sizeof(value));
+            value *= i % 2 == 0 ? 1 + 1e-6F : 1 - 1e-6F;
+            std::memcpy(place, &value, sizeof(value));
+        }
+    }
+    return copy;
 }
 
 inline float difference(const Answers& a, const Answers& b) {

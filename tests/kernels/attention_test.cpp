@@ -283,6 +283,26 @@ TEST_CASE("a NaN query is NaN alone; a NaN value or key is felt by every query")
     }
 }
 
+// As many tokens as leave padding behind a row, and none.
+TEST_CASE("a query without a finite score is NaN alone") {
+    for (const size_t tokens : {size_t{5}, size_t{16}, size_t{30}}) {
+        Random random(55);
+        Fixture f(1, 1, 20, tokens, 1, random);
+        const size_t stride = f.shape.row_stride(), width = f.shape.query_width();
+        f.qkv[3 * stride + 2] = INFINITY;
+        for (size_t t = 0; t < tokens; ++t)
+            f.qkv[t * stride + 20 + 2] = -1;
+        for (const Isa isa : available_isas()) {
+            CAPTURE(named(isa));
+            CAPTURE(tokens);
+            Buffer<float> out(tokens * width);
+            f.run(isa, 0, out);
+            for (size_t t = 0; t < tokens; ++t)
+                CHECK(std::isnan(out[t * width]) == (t == 3));
+        }
+    }
+}
+
 TEST_CASE("narrow: NaN as above; a sequence has the same bits whatever stands behind it") {
     for (const TensorType type : narrow_types) {
         for (const Narrow& kernel : narrow_kernels(type)) {

@@ -104,6 +104,16 @@ TEST_CASE("named special tokens, underlined spaces, and text again") {
     CHECK(text(5, 99) == "");
 }
 
+// Of exactly its size, so that the address sanitizer sees a read past its end.
+TEST_CASE("an apostrophe that ends a text is a word") {
+    for (const WordRule rule : {WordRule::gpt2, WordRule::llama3}) {
+        for (const std::string_view text : {"'", "'r", "'l", "'\xc5"}) {
+            const std::vector<char> bytes(text.begin(), text.end());
+            CHECK(first_word({bytes.data(), bytes.size()}, rule) >= 1);
+        }
+    }
+}
+
 TEST_CASE("long texts take no time to speak of") {
     Fixture f;
     std::string text;
