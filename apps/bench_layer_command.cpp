@@ -129,7 +129,7 @@ int sweep(const Options& options) {
         for (const char* column : columns)
             std::fprintf(file, "%s%s", column == columns[0] ? "" : ",", csv_cell(result, column).c_str());
         std::fprintf(file, "\n");
-        if (std::fflush(file) != 0) throw failed();
+        if (std::fflush(file) != 0 || std::ferror(file) != 0) throw failed();
         if (options.json) print_json(result);
         progress.advance();
     }

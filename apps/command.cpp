@@ -1,6 +1,9 @@
 #include "apps/command.h"
 
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
 
 #include "base/error.h"
 #include "espalier/espalier.h"
@@ -45,12 +48,22 @@ std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& 
     return Model::open(path.c_str(), model_options(options));
 }
 
-std::string json_text(const Json& value) {
-    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 void print_json(const Json& value) {
     std::printf("%s\n", json_text(value).c_str());
+}
+
+void end_as_an_error_without_memory() {
+    std::set_terminate([] {
+        const char* reason = "internal error";
+        try {
+            if (std::current_exception()) std::rethrow_exception(std::current_exception());
+        } catch (const std::bad_alloc&) {
+            reason = "out of memory";
+        } catch (...) {  // NOLINT(bugprone-empty-catch): the reason stands
+        }
+        std::fprintf(stderr, "espalier: %s\n", reason);
+        std::_Exit(1);
+    });
 }
 
 std::string version_text() {

@@ -4,17 +4,14 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "apps/describe.h"
 #include "runtime/context.h"
 #include "runtime/model.h"
 
 namespace espalier {
-
-// Keys keep the order in which they are written.
-using Json = nlohmann::ordered_json;
 
 struct CommonOptions {
     int threads = 1;
@@ -29,9 +26,12 @@ void add_common(CLI::App& command, CommonOptions& options, bool json);
 std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options);
 ModelOptions model_options(const CommonOptions& options);
 
-// One line to stdout. Invalid UTF-8 in strings is replaced, never an error.
+// One line to stdout.
 void print_json(const Json& value);
-std::string json_text(const Json& value);
+
+// The JSON library asks for memory in destructors, where a refusal can only end the program: after this it ends
+// as an error does, with one line and exit status 1.
+void end_as_an_error_without_memory();
 
 // "0.1.0", the commit where known.
 std::string version_text();

@@ -2,7 +2,6 @@
 // arXiv 2503.18908); what a text says of which, and what it costs.
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 
 #include "apps/command.h"
 #include "apps/fuse/analysis.h"
@@ -36,10 +35,8 @@ std::string heat_map_path(const Options& options) {
 
 void write_heat_map(const Options& options, const Analysis& analysis) {
     const std::string path = heat_map_path(options);
-    std::ofstream file(path, std::ios::binary);
-    file << heat_map(analysis, std::filesystem::path(options.source).filename().string() + ", " +
-                                   std::to_string(analysis.tokens) + " tokens");
-    if (!file.flush()) throw Error(Status::io, "%s: cannot write the heat map", path.c_str());
+    write_text(path, heat_map(analysis, std::filesystem::path(options.source).filename().string() + ", " +
+                                            std::to_string(analysis.tokens) + " tokens"));
     std::fprintf(stderr, "espalier: heat map: %s\n", path.c_str());
 }
 

@@ -166,21 +166,23 @@ class Evaluation {
 
     // One line a row: the outputs, then the file's label. For comparing with other programs.
     void write_predictions() const {
-        std::FILE* file = std::fopen(options_.predictions.c_str(), "w");
-        if (file == nullptr)
-            throw Error(Status::io, "%s: cannot open for writing", options_.predictions.c_str());
+        std::string lines;
+        const auto add = [&](const char* format, auto value) {
+            char text[512];  // a label may have 300 digits
+            lines.append(text, static_cast<size_t>(std::snprintf(text, sizeof(text), format, value)));
+        };
         const size_t width = by_cosine_ ? 0 : outputs_.size() / rows_;
         for (size_t row = 0; row < rows_; ++row) {
-            if (by_cosine_) std::fprintf(file, "%.6f\t", predicted_.values[row]);
+            if (by_cosine_) add("%.6f\t", predicted_.values[row]);
             for (size_t i = 0; i < width; ++i)
-                std::fprintf(file, "%.6f\t", static_cast<double>(outputs_[row * width + i]));
+                add("%.6f\t", static_cast<double>(outputs_[row * width + i]));
             if (task_.is_score()) {
-                std::fprintf(file, "%.3f\n", labels_.values[row]);
+                add("%.3f\n", labels_.values[row]);
             } else {
-                std::fprintf(file, "%d\n", labels_.classes[row]);
+                add("%d\n", labels_.classes[row]);
             }
         }
-        if (std::fclose(file) != 0) throw Error(Status::io, "%s: cannot write", options_.predictions.c_str());
+        write_text(options_.predictions, lines);
     }
 
     void report(double seconds) const {

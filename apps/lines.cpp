@@ -1,10 +1,12 @@
 #include "apps/lines.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 
 #include "base/error.h"
+#include "model_format/replaced_file.h"
 #include "runtime/tokenizer/unicode.h"
 
 namespace espalier {
@@ -86,6 +88,19 @@ std::string read_text(const std::string& path) {
     if (file.bad()) throw Error(Status::io, "%s: cannot read the text", path.c_str());
     require_utf8(text, path);
     return text;
+}
+
+void write_text(const std::string& path, std::string_view text) {
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored) && !std::filesystem::is_regular_file(path, ignored)) {
+        std::ofstream file(path, std::ios::binary);
+        file.write(text.data(), static_cast<std::streamsize>(text.size()));
+        if (!file.flush()) throw Error(Status::io, "%s: cannot write", path.c_str());
+        return;
+    }
+    ReplacedFile file(path);
+    file.append(std::as_bytes(std::span(text)));
+    file.finish();
 }
 
 }  // namespace espalier

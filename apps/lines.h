@@ -30,4 +30,8 @@ void require_utf8(const std::string& text, const std::string& what);
 // The whole file, which must be UTF-8. Throws Error(io | invalid_argument).
 std::string read_text(const std::string& path);
 
+// A file is whole or not there (model_format/replaced_file.h); what is no file (/dev/stdout) is written to.
+// Throws Error(io).
+void write_text(const std::string& path, std::string_view text);
+
 }  // namespace espalier

@@ -36,6 +36,7 @@ int fail(const char* kind, const char* message) {
 
 int main(int argc, char** argv) {
     int status = 0;
+    espalier::end_as_an_error_without_memory();
     try {
         status = espalier::run_command(argc, argv);
     } catch (const espalier::Error& error) {

@@ -53,6 +53,8 @@ inline constexpr uint32_t max_sections = 64;
 inline constexpr uint32_t max_record_bytes = 4096;
 inline constexpr uint32_t max_dimension = 1u << 24;  // hidden, vocabulary, width, positions, …
 inline constexpr uint32_t max_depth = 24;
+// Of scores. Kernels pad a row with the lowest number there is, whose exponential must still be zero.
+inline constexpr float least_attention_scale = 1e-30F;
 
 struct FileHeader {
     char magic[8];

@@ -112,7 +112,11 @@ void check_tokenizer(const ModelSpec& s, const Checker& check) {
     const TokenizerSpec& t = s.tokenizer;
     check.range("tokenizer", 0, "kind", number(t.kind), 0, 4);
     check.flags("tokenizer", 0, t.flags, tokenizer_flag::all);
-    if (t.kind == TokenizerKind::none) return;
+    if (t.kind == TokenizerKind::none) {
+        // Contexts are as long as this by default: no more than the positions, which cost the file something.
+        check.range("tokenizer", 0, "max_tokens", t.max_tokens, 0, s.max_positions);
+        return;
+    }
     check.range("tokenizer", 0, "max_tokens", t.max_tokens, 1, s.max_positions);
     check.range("tokenizer", 0, "max_word_characters", t.max_word_characters, 1, 1u << 20);
     const int32_t ids[] = {t.unknown, t.cls, t.sep, t.pad, t.mask, t.begin, t.end};
@@ -153,6 +157,8 @@ void check_block(const ModelSpec& s, uint64_t index, const Checker& check) {
     check.range("block", index, "head_dimension", b.head_dimension, 1, 65536);
     check.range("block", index, "query width", b.qkv_width(), 1, layout::max_dimension);
     check.finite("block", index, "attention_scale", b.attention_scale, true);
+    if (b.attention_scale < layout::least_attention_scale)
+        check.fail("block", index, "attention_scale: expected at least 1e-30");
     if (s.positions == Positions::rotary)
         check.range("block", index, "head_dimension", b.head_dimension, s.rope_dimensions, 65536);
     if (b.heads % b.kv_heads != 0) check.fail("block", index, "heads: expected a multiple of kv_heads");

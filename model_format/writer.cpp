@@ -1,7 +1,5 @@
 #include "model_format/writer.h"
 
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -12,6 +10,7 @@
 #include "model_format/hash.h"
 #include "model_format/layout.h"
 #include "model_format/reader.h"
+#include "model_format/replaced_file.h"
 #include "model_format/schema.h"
 
 namespace espalier {
@@ -261,42 +260,14 @@ class Sink {
 
 class FileSink : public Sink {
    public:
-    explicit FileSink(const char* path) : path_(path), file_(std::fopen(path, "wb")) {
-        if (file_ == nullptr) fail("open for writing");
-    }
-    FileSink(const FileSink&) = delete;
-    FileSink& operator=(const FileSink&) = delete;
-    ~FileSink() override {
-        if (file_ == nullptr) return;
-        std::fclose(file_);
-        std::remove(path_);  // never finished: leave nothing half-written behind
-    }
+    explicit FileSink(const char* path) : file_(path) {}
     void reserve(uint64_t) override {}
-    void append(std::span<const std::byte> bytes) override {
-        if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail("write");
-    }
-    void rewrite_start(std::span<const std::byte> bytes) override {
-        if (std::fseek(file_, 0, SEEK_SET) != 0) fail("seek in");
-        append(bytes);
-    }
-    void finish(const char* final_path) {
-        FILE* file = file_;
-        file_ = nullptr;
-        const bool written = std::fflush(file) == 0;
-        const bool closed = std::fclose(file) == 0;
-        if (!written || !closed || std::rename(path_, final_path) != 0) {
-            const int reason = errno;
-            std::remove(path_);
-            throw Error(Status::io, "%s: cannot finish: %s", final_path, std::strerror(reason));
-        }
-    }
+    void append(std::span<const std::byte> bytes) override { file_.append(bytes); }
+    void rewrite_start(std::span<const std::byte> bytes) override { file_.rewrite_start(bytes); }
+    void finish() { file_.finish(); }
 
    private:
-    [[noreturn]] void fail(const char* what) const {
-        throw Error(Status::io, "%s: cannot %s: %s", path_, what, std::strerror(errno));
-    }
-    const char* path_;
-    FILE* file_;
+    ReplacedFile file_;
 };
 
 class MemorySink : public Sink {
@@ -378,10 +349,9 @@ void write(Sink& sink, const char* path, const ModelSpec& spec, std::vector<Tens
 
 void write_model(const char* path, const ModelSpec& spec, std::vector<TensorSource> tensors,
                  const WriteProgress& progress) {
-    const std::string temporary = std::string(path) + ".part";
-    FileSink sink(temporary.c_str());
+    FileSink sink(path);
     write(sink, path, spec, std::move(tensors), progress);
-    sink.finish(path);
+    sink.finish();
 }
 
 void AlignedBytes::Free::operator()(std::byte* data) const {

@@ -27,13 +27,14 @@ double Sampler::uniform() {
 }
 
 int32_t Sampler::choose(std::span<const float> logits) {
-    const auto best = std::max_element(logits.begin(), logits.end());
+    // Of a broken model a logit may be no number, which is less than all others, or infinite.
+    const auto less = [](float a, float b) { return a < b || (std::isnan(a) && !std::isnan(b)); };
+    const auto best = std::max_element(logits.begin(), logits.end(), less);
     if (options_.temperature == 0) return static_cast<int32_t>(best - logits.begin());
     const size_t all = logits.size();
     for (size_t i = 0; i < all; ++i) {
-        const float weight = std::exp((logits[i] - *best) / options_.temperature);
-        candidates_[i] = {weight >= 0 ? weight : 0,
-                          static_cast<uint32_t>(i)};  // a NaN has no place in an order
+        const float weight = logits[i] == *best ? 1 : std::exp((logits[i] - *best) / options_.temperature);
+        candidates_[i] = {weight >= 0 ? weight : 0, static_cast<uint32_t>(i)};
     }
     const auto likelier = [](const Candidate& a, const Candidate& b) {
         return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
@@ -48,8 +49,9 @@ int32_t Sampler::choose(std::span<const float> logits) {
     if (options_.top_p < 1) {
         double together = 0;
         size_t few = 0;
-        while (few < kept && together < sum * options_.top_p)
+        do
             together += candidates_[few++].weight;
+        while (few < kept && together < sum * options_.top_p);
         kept = few;
         sum = together;
     }

@@ -17,7 +17,7 @@ std::unique_ptr<Import> import_checkpoint(const std::string& path, const Convert
     if (config.has("ffn")) return import_tree_checkpoint(path, config, options);
     const std::string type = config.text_or("model_type", "");
     if (type == "bert") return import_bert(path, config, options);
-    if (type == "llama") return import_llama(path, config, options);
+    if (type == "llama" || type == "nemotron-nas") return import_llama(path, config, options);
     throw Error(Status::unsupported,
                 "%s: model_type: expected bert, llama, or a tree checkpoint with ffn, found %s",
                 config.name().c_str(), type.empty() ? "neither" : type.c_str());

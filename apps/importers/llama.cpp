@@ -26,19 +26,20 @@ void describe_llama(ModelSpec& s, const LlamaSizes& sizes) {
     part.activation = Activation::silu;
     part.flags = part_flag::gated;
     if (sizes.mlp_bias) part.flags |= part_flag::up_bias | part_flag::gate_bias | part_flag::output_bias;
-    part.width = sizes.inner;
-    BlockSpec block;
-    block.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
-                  (sizes.output_bias ? block_flag::output_bias : 0);
-    block.heads = sizes.heads;
-    block.kv_heads = sizes.kv_heads;
-    block.head_dimension = sizes.head_dimension;
-    block.attention_scale = 1.0F / std::sqrt(static_cast<float>(sizes.head_dimension));
-    block.part_count = 1;
-    for (uint32_t layer = 0; layer < sizes.layers; ++layer) {
-        block.first_part = layer;
+    BlockSpec attends;
+    attends.flags = block_flag::attention | block_flag::causal | (sizes.qkv_bias ? block_flag::qkv_bias : 0) |
+                    (sizes.output_bias ? block_flag::output_bias : 0);
+    attends.heads = sizes.heads;
+    attends.head_dimension = sizes.head_dimension;
+    attends.attention_scale = 1.0F / std::sqrt(static_cast<float>(sizes.head_dimension));
+    for (const LlamaSizes::Block& sizes_here : sizes.blocks) {
+        BlockSpec block = sizes_here.kv_heads > 0 ? attends : BlockSpec{};
+        block.kv_heads = sizes_here.kv_heads;
+        block.first_part = static_cast<uint32_t>(s.parts.size());
+        block.part_count = sizes_here.inner > 0 ? 1 : 0;
+        part.width = sizes_here.inner;
+        if (block.part_count > 0) s.parts.push_back(part);
         s.blocks.push_back(block);
-        s.parts.push_back(part);
     }
 }
 
@@ -80,11 +81,11 @@ class Reader {
     std::shared_ptr<Weights> weights_;
 };
 
-void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
-    const std::string from = "model.layers." + std::to_string(layer) + ".",
-                      to = "blocks." + std::to_string(layer) + ".", attention = from + "self_attn.";
-    const uint64_t h = s.hidden, w = s.inner, q = uint64_t{s.heads} * s.head_dimension,
-                   kv = uint64_t{s.kv_heads} * s.head_dimension;
+void add_attention(Reader& reader, const LlamaSizes& s, const std::string& from, const std::string& to,
+                   uint32_t kv_heads) {
+    const std::string attention = from + "self_attn.";
+    const uint64_t h = s.hidden, q = uint64_t{s.heads} * s.head_dimension,
+                   kv = uint64_t{kv_heads} * s.head_dimension;
     reader.add(to + "attention.qkv.weight", {{attention + "q_proj.weight", {q, h}},
                                              {attention + "k_proj.weight", {kv, h}},
                                              {attention + "v_proj.weight", {kv, h}}});
@@ -95,6 +96,11 @@ void add_layer(Reader& reader, const LlamaSizes& s, uint32_t layer) {
     reader.add(to + "attention.out.weight", {{attention + "o_proj.weight", {h, q}}});
     if (s.output_bias) reader.add(to + "attention.out.bias", {{attention + "o_proj.bias", {h}}});
     reader.add(to + "attention.norm.weight", {{from + "input_layernorm.weight", {h}}});
+}
+
+void add_feed_forward(Reader& reader, const LlamaSizes& s, const std::string& from, const std::string& to,
+                      uint64_t w) {
+    const uint64_t h = s.hidden;
     reader.add(to + "parts.0.up.weight", {{from + "mlp.up_proj.weight", {w, h}}});
     reader.add(to + "parts.0.gate.weight", {{from + "mlp.gate_proj.weight", {w, h}}});
     reader.add(to + "parts.0.down.weight", {{from + "mlp.down_proj.weight", {h, w}}});
@@ -119,8 +125,13 @@ std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& 
         !s.tied || !reader.has("lm_head.weight") || reader.has("model.embed_tokens.weight");
     reader.add("embeddings.word",
                {{own_words ? "model.embed_tokens.weight" : "lm_head.weight", {s.vocabulary, s.hidden}}});
-    for (uint32_t layer = 0; layer < s.layers; ++layer)
-        add_layer(reader, s, layer);
+    for (size_t layer = 0; layer < s.blocks.size(); ++layer) {
+        const std::string from = "model.layers." + std::to_string(layer) + ".",
+                          to = "blocks." + std::to_string(layer) + ".";
+        const auto [kv_heads, inner] = s.blocks[layer];
+        if (kv_heads > 0) add_attention(reader, s, from, to, kv_heads);
+        if (inner > 0) add_feed_forward(reader, s, from, to, inner);
+    }
     reader.add("final_norm.weight", {{"model.norm.weight", {s.hidden}}});
     if (!s.tied) reader.add("output.weight", {{"lm_head.weight", {s.vocabulary, s.hidden}}});
     reader.refuse_unused(s.tied);

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "apps/importers/import.h"
 #include "apps/importers/json.h"
@@ -11,8 +12,12 @@ namespace espalier {
 
 // What both are made of: RMSNorm in front, rotary positions, grouped queries, a gated part a block.
 struct LlamaSizes {
-    uint32_t hidden = 0, inner = 0, layers = 0, heads = 0, kv_heads = 0, head_dimension = 0;
-    uint32_t vocabulary = 0, positions = 0;
+    // 0: no attention, no feed-forward part.
+    struct Block {
+        uint32_t kv_heads = 0, inner = 0;
+    };
+    uint32_t hidden = 0, heads = 0, head_dimension = 0, vocabulary = 0, positions = 0;
+    std::vector<Block> blocks;
     float norm_epsilon = 0, rope_theta = 0;
     std::array<float, 4> rope_scaling{};
     RopePairing pairing = RopePairing::halves;

@@ -31,19 +31,20 @@ class Checkpoint {
                         path_.c_str(), h[1]);
         LlamaSizes s;
         s.hidden = field("dim", h[0], layout::max_dimension);
-        s.inner = field("hidden_dim", h[1], layout::max_dimension);
-        s.layers = field("n_layers", h[2], layout::max_blocks);
+        const uint32_t inner = field("hidden_dim", h[1], layout::max_dimension);
+        const uint32_t layers = field("n_layers", h[2], layout::max_blocks);
         s.heads = field("n_heads", h[3], 65536);
-        s.kv_heads = field("n_kv_heads", h[4], s.heads);
+        const uint32_t kv_heads = field("n_kv_heads", h[4], s.heads);
+        s.blocks.assign(layers, {kv_heads, inner});
         s.tied = h[5] > 0;
         s.vocabulary =
             field("vocab_size", s.tied ? h[5] : -std::max(h[5], -INT32_MAX), layout::max_dimension);
         s.positions = field("seq_len", h[6], layout::max_dimension);
-        if (s.hidden % s.heads != 0 || s.heads % s.kv_heads != 0 || s.hidden / s.heads % 2 != 0)
+        if (s.hidden % s.heads != 0 || s.heads % kv_heads != 0 || s.hidden / s.heads % 2 != 0)
             throw Error(Status::bad_model,
                         "%s: n_heads, n_kv_heads: expected n_heads to divide dim %u into an even number, and "
                         "n_kv_heads to divide n_heads; found %u and %u",
-                        path_.c_str(), s.hidden, s.heads, s.kv_heads);
+                        path_.c_str(), s.hidden, s.heads, kv_heads);
         s.head_dimension = s.hidden / s.heads;
         s.norm_epsilon = 1e-5F;
         s.rope_theta = 10000.0F;
@@ -112,8 +113,8 @@ std::unique_ptr<Import> import_llama2c(const std::string& path, const ConvertOpt
     const LlamaSizes s = file->sizes();
     auto import = std::make_unique<Import>();
     describe_llama(import->spec, s);
-    const uint64_t h = s.hidden, w = s.inner, layers = s.layers, v = s.vocabulary,
-                   kv = uint64_t{s.kv_heads} * s.head_dimension;
+    const uint64_t h = s.hidden, w = s.blocks.front().inner, layers = s.blocks.size(), v = s.vocabulary,
+                   kv = uint64_t{s.blocks.front().kv_heads} * s.head_dimension;
     const uint64_t words = file->take(v * h), attention_norm = file->take(layers * h),
                    wq = file->take(layers * h * h), wk = file->take(layers * kv * h),
                    wv = file->take(layers * kv * h), wo = file->take(layers * h * h),

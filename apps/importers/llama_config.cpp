@@ -1,4 +1,6 @@
 // config.json of a Hugging Face Llama folder.
+#include <cmath>
+
 #include "apps/importers/llama.h"
 #include "base/error.h"
 #include "model_format/layout.h"
@@ -66,11 +68,6 @@ void read_rotary(const JsonFile& config, LlamaSizes& s) {
 
 void read_heads(const JsonFile& config, LlamaSizes& s) {
     s.heads = config.count("num_attention_heads", 1, 65536);
-    s.kv_heads = config.count_or("num_key_value_heads", 1, s.heads, s.heads);
-    if (s.heads % s.kv_heads != 0)
-        throw Error(Status::bad_model,
-                    "%s: num_key_value_heads: expected a divisor of num_attention_heads %u, found %u",
-                    config.name().c_str(), s.heads, s.kv_heads);
     if (!config.has("head_dim") && s.hidden % s.heads != 0)
         throw Error(Status::bad_model,
                     "%s: num_attention_heads: expected a divisor of hidden_size %u, found %u",
@@ -81,6 +78,71 @@ void read_heads(const JsonFile& config, LlamaSizes& s) {
                     config.name().c_str(), s.head_dimension);
 }
 
+uint32_t key_value_heads(const JsonFile& config, uint32_t heads) {
+    const uint32_t kv_heads = config.count_or("num_key_value_heads", 1, heads, heads);
+    if (heads % kv_heads != 0)
+        throw Error(Status::bad_model,
+                    "%s: num_key_value_heads: expected a divisor of num_attention_heads %u, found %u",
+                    config.name().c_str(), heads, kv_heads);
+    return kv_heads;
+}
+
+// What a block of block_configs has instead of the usual.
+JsonFile member(const JsonFile& block, const char* key) {
+    JsonFile found(block.name() + ": " + key, block.has(key) ? block.value()[key] : nlohmann::json::object());
+    if (!found.value().is_object())
+        throw Error(Status::bad_model, "%s: expected an object, found %s", found.name().c_str(),
+                    found.value().type_name());
+    if (found.flag_or("replace_with_linear", false)) refuse(found, "replace_with_linear", "false", "true");
+    for (const char* variant : {"sparsify", "window_length", "num_sink_tokens"})
+        if (found.has(variant)) refuse(found, variant, "null", found.value()[variant].dump());
+    return found;
+}
+
+// Published as a multiple of the hidden size: two thirds of it, rounded down, then up to a multiple of 256.
+uint32_t inner_of(const JsonFile& ffn, uint32_t hidden, uint32_t usual) {
+    if (ffn.flag_or("no_op", false)) return 0;
+    if (!ffn.has("ffn_mult")) return ffn.count_or("intermediate_size", 1, layout::max_dimension, usual);
+    const double width = std::floor(2 * double{positive(ffn, "ffn_mult")} * hidden / 3);
+    if (width < 1 || width > layout::max_dimension - 256)
+        throw Error(Status::bad_model, "%s: ffn_mult: expected a width of 1 to %u, found %g",
+                    ffn.name().c_str(), layout::max_dimension - 256, width);
+    return (static_cast<uint32_t>(width) + 255) / 256 * 256;
+}
+
+uint32_t kv_heads_of(const JsonFile& attention, uint32_t heads, uint32_t usual) {
+    if (attention.flag_or("no_op", false)) return 0;
+    const uint32_t group = attention.count_or("n_heads_in_group", 1, heads, heads / usual);
+    if (heads % group != 0)
+        throw Error(Status::bad_model,
+                    "%s: n_heads_in_group: expected a divisor of num_attention_heads %u, found %u",
+                    attention.name().c_str(), heads, group);
+    return heads / group;
+}
+
+// All alike, or as block_configs of NVIDIA's models (nemotron-nas: attention left out, feed-forward layers
+// fused or left out) says of each.
+void read_blocks(const JsonFile& config, LlamaSizes& s) {
+    const uint32_t layers = config.count("num_hidden_layers", 1, layout::max_blocks);
+    const uint32_t kv_heads = key_value_heads(config, s.heads);
+    if (!config.has("block_configs")) {
+        s.blocks.assign(layers, {kv_heads, config.count("intermediate_size", 1, layout::max_dimension)});
+        return;
+    }
+    const auto& blocks = config.array("block_configs");
+    if (blocks.size() != layers)
+        throw Error(Status::bad_model, "%s: block_configs: expected one for each of the %u layers, found %zu",
+                    config.name().c_str(), layers, blocks.size());
+    const uint32_t usual = config.count_or("intermediate_size", 1, layout::max_dimension, 0);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+        const JsonFile block(config.name() + ": block_configs[" + std::to_string(i) + "]", blocks[i]);
+        const JsonFile ffn = member(block, "ffn");
+        const uint32_t inner = inner_of(ffn, s.hidden, usual);
+        if (inner == 0 && !ffn.flag_or("no_op", false)) refuse(ffn, "ffn_mult", "a number", "none");
+        s.blocks.push_back({kv_heads_of(member(block, "attention"), s.heads, kv_heads), inner});
+    }
+}
+
 }  // namespace
 
 LlamaSizes llama_sizes(const JsonFile& config) {
@@ -88,9 +150,8 @@ LlamaSizes llama_sizes(const JsonFile& config) {
     constexpr uint32_t top = layout::max_dimension;
     LlamaSizes s;
     s.hidden = config.count("hidden_size", 1, top);
-    s.inner = config.count("intermediate_size", 1, top);
-    s.layers = config.count("num_hidden_layers", 1, layout::max_blocks);
     read_heads(config, s);
+    read_blocks(config, s);
     s.vocabulary = config.count("vocab_size", 1, top);
     s.positions = config.count("max_position_embeddings", 2, top);
     s.norm_epsilon = config.number("rms_norm_eps");

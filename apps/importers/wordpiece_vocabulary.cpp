@@ -22,6 +22,8 @@ std::vector<std::string> read_vocabulary(const std::string& path) {
             line.pop_back();
         tokens.push_back(std::move(line));
     }
+    // An unreadable file, or no memory for a line, ends the loop too.
+    if (file.bad()) throw Error(Status::io, "%s: cannot read the vocabulary", path.c_str());
     if (tokens.empty())
         throw Error(Status::bad_model, "%s: expected a token a line, found an empty file", path.c_str());
     return tokens;

@@ -205,6 +205,13 @@ TEST_CASE("tokenizer fields") {
     });
 }
 
+TEST_CASE("a model without a tokenizer cannot ask for contexts of any length") {
+    Patch patch(model().span());
+    patch.model().tokenizer = 0;
+    patch.model().max_tokens = 1u << 31;
+    check_message(patch.message(), {"tokenizer", "max_tokens", "0 to 16", "2147483648"});
+}
+
 TEST_CASE("blocks") {
     check_all({
         {{"block 1", "flags"}, [](Patch& p) { p.block(1).flags |= 32; }},
@@ -222,6 +229,7 @@ TEST_CASE("blocks") {
         {{"head_dimension"}, [](Patch& p) { p.block(0).head_dimension = 0; }},
         {{"query width"}, [](Patch& p) { p.block(0).heads = p.block(0).head_dimension = 65536; }},
         {{"attention_scale", "positive"}, [](Patch& p) { p.block(0).attention_scale = 0; }},
+        {{"attention_scale", "at least 1e-30"}, [](Patch& p) { p.block(0).attention_scale = 1e-36F; }},
     });
 }
 

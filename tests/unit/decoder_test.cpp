@@ -165,6 +165,28 @@ TEST_CASE("continuations: greedy, drawn, ended, and what does not fit") {
     });
 }
 
+TEST_CASE("a sampler takes logits that are no numbers, or infinite") {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN(),
+                    inf = std::numeric_limits<float>::infinity();
+    const SamplerOptions ways[] = {{.temperature = 0},
+                                   {.temperature = 1, .seed = 5},
+                                   {.temperature = 1, .top_k = 2, .seed = 5},
+                                   {.temperature = 1, .top_k = 3, .top_p = 0.5F, .seed = 5}};
+    // In front and behind one more candidate than there are, which nothing may read.
+    Sampler::Candidate candidates[6];
+    for (const SamplerOptions& options : ways) {
+        std::fill(std::begin(candidates), std::end(candidates), Sampler::Candidate{1e30F, 999});
+        Sampler sampler(options, std::span(candidates).subspan(1, 4));
+        const auto choose = [&](std::vector<float> logits) { return sampler.choose(logits); };
+        for (int draw = 0; draw < 20; ++draw) {
+            CHECK(choose({nan, -200, 3, nan}) == 2);
+            CHECK(choose({0, inf, 50, -inf}) == 1);
+            CHECK(choose({nan, nan, nan, nan}) < 4);
+            CHECK(choose({-inf, -inf, nan, -inf}) < 4);
+        }
+    }
+}
+
 TEST_CASE("a sampler draws by weight, among the likeliest") {
     const float logits[] = {0, std::log(2.0F), std::log(5.0F), -INFINITY};
     Sampler::Candidate candidates[4];

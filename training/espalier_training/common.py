@@ -47,9 +47,12 @@ def vocabulary_of(run: Run) -> Path:
     return path
 
 
+def cache_of(run: Run) -> Path:
+    return Path(run.text.cache) if run.text.cache else run.path.parent / "text.npz"
+
+
 def corpus_of(run: Run, teacher: Encoder) -> Corpus:
-    cache = Path(run.text.cache) if run.text.cache else run.path.parent / "text.npz"
-    return read_corpus(run.text.files, vocabulary_of(run), cache, run.text.max_tokens, run.text.held_out,
+    return read_corpus(run.text.files, vocabulary_of(run), cache_of(run), run.text.max_tokens, run.text.held_out,
                        lower_case=teacher.shape.lower_case)
 
 

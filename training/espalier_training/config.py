@@ -18,7 +18,9 @@ class Text:
     files: list[str] = field(default_factory=list)
     cache: str = ""  # file of token ids made from them; default: FOLDER/../text.npz
     max_tokens: int = 128  # of a sequence, [CLS] and [SEP] included
-    held_out: int = 2000  # sequences, for evaluation only
+    held_out: int = 2000  # sequences, for evaluation only (decoders: documents)
+    separator: str = ""  # decoders: the line between two documents; empty: every line is one
+    written: int = 0  # decoders: tokens of texts that the teacher writes itself, learned from beside the files
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Distil:
     hidden: float = 1.0  # weight of the mean relative error of the layers' outputs
     pooled: float = 2.0  # weight of 1 - cosine of the mean-pooled vectors
     similarity: float = 10.0  # weight of the error of similarities between the texts of a batch
+    logits: float = 1.0  # decoders, instead of pooled and similarity: weight of the divergence of the next token's probabilities
     closing: float = 0.0  # share of the steps, at the end, in which the weight of hidden falls to a tenth
     masked: float = 0.0  # weight of the masked-language-model loss, 15 % of the tokens
     train_embeddings: bool = False
@@ -106,7 +109,7 @@ class Export:
 @dataclass
 class Run:
     name: str
-    teacher: str  # Hugging Face BERT folder
+    teacher: str  # Hugging Face BERT folder; fuse, distil and export: a Llama folder too
     parts: str  # as dense:64+leaf:1:5:64; "teacher": the dense model itself
     folder: str = ""  # default runs/NAME
     seed: int = 1

@@ -1,5 +1,7 @@
 """distil: the student learns its teacher's hidden states and sentence vectors on plain text; leaf routing is frozen.
 
+A decoder learns the next token's probabilities instead of sentence vectors.
+
 Resumable: the state of a run is FOLDER/distil.pt, written beside and renamed. Several GPUs: start it with torchrun.
 """
 from __future__ import annotations
@@ -8,21 +10,26 @@ import math
 import os
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from .checkpoint import load_teacher, load_trees, save_trees
-from .common import compute_type, corpus_of, device_of, rank, say, vocabulary_of, warn, world, write_json
+from .common import cache_of, compute_type, corpus_of, device_of, rank, say, vocabulary_of, warn, world, write_json
 from .config import Distil, Run
+from .decoding import check_decoder, decoder_fidelity, decoder_losses
 from .encoder import Encoder, pool
 from .fidelity import fidelity, relative_error
+from .llama import is_llama, load_llama, save_llama
 from .masked import MaskedHead, mask_tokens
 from .optimizing import adamw, is_table, take_step
 from .plots import leaf_usage, loss_curves
 from .progress import Progress
+from .stream import Windows, read_stream, written
 from .text import Sampler
 
+_SMALL_HIDDEN = 512  # of a decoder; below, a GPU waits for launches, not for arithmetic, and float32 costs nothing
 _MOST_TEXTS_COMPARED = 512  # similarities between texts grow with the square
 
 
@@ -62,14 +69,9 @@ class Distillation:
         self.device = device_of(run)
         self.dtype = compute_type(self.device)
         torch.manual_seed(run.seed)
-        teacher = load_teacher(run.teacher).to(self.device)
-        self.sampler = Sampler(corpus_of(run, teacher), self.device, run.seed)
-        self.student = load_trees(run.path / ("fused" if run.fuses else "grown"), run.teacher).to(self.device)
-        self.teacher = teacher.to(self.dtype).requires_grad_(False)
-        self.parameters = learning_parameters(self.student, self.options)
-        self.masked = MaskedHead(self.student).to(self.device) if self.options.masked else None
-        if self.masked:
-            self.parameters += list(self.masked.parameters())
+        self.masked: MaskedHead | None = None
+        self.load()
+        self.teacher.to(self.dtype).requires_grad_(False)
         tables = [p for n, p in self.student.named_parameters() if p.requires_grad and n.startswith("embeddings.")]
         others = [p for p in self.parameters if not any(p is t for t in tables)]
         # Rows of words that the text lacks must stay as they are: no decay for tables.
@@ -80,6 +82,17 @@ class Distillation:
         self.steps = max(1, self.options.tokens // self.step_tokens)
         self.step = 0
         self.history: list[dict] = []
+
+    def load(self) -> None:
+        """Sets teacher, student, sampler and parameters."""
+        run = self.run
+        self.teacher = load_teacher(run.teacher).to(self.device)
+        self.sampler = Sampler(corpus_of(run, self.teacher), self.device, run.seed)
+        self.student = load_trees(run.path / ("fused" if run.fuses else "grown"), run.teacher).to(self.device)
+        self.parameters = learning_parameters(self.student, self.options)
+        if self.options.masked:
+            self.masked = MaskedHead(self.student).to(self.device)
+            self.parameters += list(self.masked.parameters())
 
     # -- state on disk ------------------------------------------------------------------------------------------------
     @property
@@ -176,8 +189,7 @@ class Distillation:
         self.save()
         result = self.evaluate()
         folder = self.run.path
-        self.student.own_tables |= self.options.train_embeddings
-        save_trees(folder / "distilled", self.student, vocabulary_of(self.run))
+        self.save_student(folder / "distilled")
         write_json(folder / "distil.json", {
             "name": self.run.name, "parts": self.run.parts, "tokens": self.steps * self.step_tokens, "seconds": self.seconds,
             "tokens_per_second": self.rate, "device": _device_name(self.device), "torch": torch.__version__,
@@ -185,10 +197,56 @@ class Distillation:
         curve = [h for h in self.history if "loss" in h]
         loss_curves(folder / "loss.png", {self.run.name: ([h["tokens"] for h in curve], [h["loss"] for h in curve])},
                     f"Distillation of {self.run.name}")
-        if result["leaves"]:
+        if result.get("leaves"):
             leaf_usage(folder / "leaves.png", result["leaves"], f"Leaves of {self.run.name} on held-out text")
-        say(f"{folder}/distilled: cosine {result['cosine']:.4f}, last layer's error {result['hidden_error'][-1]:.3f}, "
-            f"{self.rate / 1e6:.2f} M tokens/s")
+        say(f"{folder}/distilled: {self.told(result)}, {self.rate / 1e6:.2f} M tokens/s")
+
+    def save_student(self, folder: Path) -> None:
+        self.student.own_tables |= self.options.train_embeddings
+        save_trees(folder, self.student, vocabulary_of(self.run))
+
+    @staticmethod
+    def told(result: dict) -> str:
+        return f"cosine {result['cosine']:.4f}, last layer's error {result['hidden_error'][-1]:.3f}"
+
+
+class DecoderDistillation(Distillation):
+    def load(self) -> None:
+        run, text = self.run, self.run.text
+        check_decoder(run)
+        self.teacher, self.student = (load_llama(folder).to(self.device) for folder in (run.teacher, run.path / "fused"))
+        shape = self.teacher.shape
+        stream = read_stream(text.files, text.separator, Path(run.teacher) / "tokenizer.json", shape.begin, shape.end, text.held_out,
+                             cache_of(run))
+        if shape.hidden < _SMALL_HIDDEN:
+            self.dtype = torch.float32
+        length = min(text.max_tokens, shape.positions)
+        texts = written(self.teacher, text.written, length, self.dtype, run.seed) if text.written else None
+        self.sampler = Windows(stream, texts, length, self.device, run.seed)
+        self.parameters = list(self.student.parameters())
+
+    def micro_loss(self, index: int) -> torch.Tensor:
+        ids = self.sampler.batch(index, self.options.micro_tokens)
+        with torch.no_grad():
+            theirs = self.teacher(ids, self.dtype)
+        weight = hidden_weight(self.step, self.steps, self.options)
+        return decoder_losses(self.student, self.teacher, self.student(ids, self.dtype), self.student.counterparts(theirs),
+                              self.options, weight)
+
+    def evaluate(self) -> dict:
+        result = decoder_fidelity(self.student, self.teacher, self.sampler.held_out(8192), self.dtype)
+        self.history.append({"tokens": self.step * self.step_tokens,
+                             **{k: result[k] for k in ("perplexity", "divergence", "same_token")}})
+        warn(f"{self.run.name}: {self.step * self.step_tokens / 1e6:.0f} M tokens, {self.told(result)}")
+        return result
+
+    def save_student(self, folder: Path) -> None:
+        save_llama(folder, self.student, self.run.teacher)
+
+    @staticmethod
+    def told(result: dict) -> str:
+        return (f"perplexity {result['perplexity']:.3f} (teacher {result['teacher_perplexity']:.3f}), "
+                f"divergence {result['divergence']:.4f}, same token {100 * result['same_token']:.1f} %")
 
 
 def _device_name(device: torch.device) -> str:
@@ -204,7 +262,7 @@ def run(run: Run) -> None:
     device = device_of(run)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distillation = Distillation(run)
+    distillation = (DecoderDistillation if is_llama(run.teacher) else Distillation)(run)
     distillation.train()
     distillation.finish()
     if world() > 1:

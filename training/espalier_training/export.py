@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .common import say, write_json
 from .config import Run
+from .llama import is_llama
 
 _TIMED_TOKENS = 128
 
@@ -20,7 +21,8 @@ def run(run: Run) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     if not Path(run.export.command).is_file():
         raise ValueError(f"export.command: expected the built espalier command, found no file {run.export.command}")
-    command = [run.export.command, "convert", str(source), "--base", run.teacher, "--precision", run.export.precision,
+    base = [] if is_llama(source) else ["--base", run.teacher]
+    command = [run.export.command, "convert", str(source), *base, "--precision", run.export.precision,
                "--name", run.name, "-o", str(target)]
     for option, value in (("--licence", run.export.licence), ("--origin", run.export.origin)):
         command += [option, value] if value else []

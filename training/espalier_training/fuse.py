@@ -3,6 +3,7 @@
 A layer that loses its attention loses the norm behind it too. The feed-forward layers of a run become one, which reads what
 the run's first layer reads and is followed by the last one's norm: `espalier fuse` makes the same of a model file. That their
 sum is one wider layer, or one wider forest, is exact; that they no longer read each other's output is what distillation mends.
+Decoders (a Llama folder as the teacher) keep the last layer's norm in front of the fused one.
 """
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import torch
 from .checkpoint import load_teacher, load_trees, save_trees
 from .common import say, vocabulary_of
 from .config import Run
+from .decoding import check_decoder, fuse_decoder
 from .encoder import Encoder
+from .llama import is_llama, load_llama, save_llama
 from .parts import PartSpec, make_part
 
 
@@ -74,12 +77,16 @@ def merge(parts: list[torch.nn.Module], hidden: int, spec: PartSpec) -> torch.nn
     return out
 
 
+def attention_without(attention: list[bool], drop: list[int]) -> list[bool]:
+    if wrong := [i for i in drop if not 0 <= i < len(attention) or not attention[i]]:
+        raise ValueError(f"fuse.drop_attention: expected layers of 0 to {len(attention) - 1} that have attention, found {wrong[0]}")
+    return [a and i not in drop for i, a in enumerate(attention)]
+
+
 @torch.no_grad()
 def fuse(model: Encoder, drop: list[int], how: str) -> Encoder:
     layers = list(model.encoder.layer)
-    if wrong := [i for i in drop if not 0 <= i < len(layers) or not model.attention[i]]:
-        raise ValueError(f"fuse.drop_attention: expected layers of 0 to {len(layers) - 1} that have attention, found {wrong[0]}")
-    attention = [a and i not in drop for i, a in enumerate(model.attention)]
+    attention = attention_without(model.attention, drop)
     runs = runs_of(attention, how)
     parts = [merged_specs([model.parts[i] for i in range(first, last + 1)]) for first, last in runs]
     fused = Encoder(replace(model.shape, layers=len(runs)), [[spec for spec, _ in p] for p in parts],
@@ -98,7 +105,18 @@ def fuse(model: Encoder, drop: list[int], how: str) -> Encoder:
     return fused
 
 
+def _run_decoder(run: Run) -> None:
+    check_decoder(run)
+    model = load_llama(run.teacher)
+    attention = attention_without(model.attention, run.fuse.drop_attention)
+    fused = fuse_decoder(model, runs_of(attention, run.fuse.runs), attention)
+    save_llama(run.path / "fused", fused, run.teacher)
+    say(f"{run.path}/fused: from {run.teacher}: {len(fused.widths)} layers, {sum(fused.attention)} with attention")
+
+
 def run(run: Run) -> None:
+    if is_llama(run.teacher):
+        return _run_decoder(run)
     if not run.fuses:
         raise ValueError("fuse.drop_attention: expected the layers that lose their attention, found none")
     if run.parts == "teacher" and not run.fuse.source:

@@ -38,6 +38,8 @@ def load_study(path: str, overrides: list[str]) -> tuple[list[Run], int]:
     runs = []
     for row in [{"name": TEACHER, "parts": TEACHER, "finetune": {"keep": ["all"]}}, *rows]:
         run = _merged(values, row)
+        if row["name"] == TEACHER:
+            run.pop("fuse", None)  # of the students alone
         run["folder"] = str(folder / str(row.get("name", "")))
         if row["name"] != TEACHER:
             run.setdefault("finetune", {})["teacher_runs"] = str(folder / TEACHER)
