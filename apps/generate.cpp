@@ -17,7 +17,11 @@ struct Options {
     CommonOptions common;
 };
 
-ContextOptions context_options(const Options& options) {
+ContextOptions context_options(const Model& model, const Options& options) {
+    if (options.window > model.spec().max_positions)
+        throw Error(Status::invalid_argument,
+                    "--window: expected at most %u (the model's positions), found %u",
+                    model.spec().max_positions, options.window);
     ContextOptions inner;
     inner.threads = options.common.threads;
     inner.max_tokens = options.window;
@@ -46,7 +50,7 @@ bool write_piece(void* user, int32_t id, std::string_view text) {
 int run_generate(const Options& options) {
     require_utf8(options.prompt, "--prompt");
     const auto model = open_model(options.file, options.common);
-    Context context(*model, context_options(options));
+    Context context(*model, context_options(*model, options));
     Written written{options.common.json, {}, {}};
     const Generation result = generate(context, options.prompt, options.generate, {write_piece, &written});
     if (options.common.json) {
@@ -70,7 +74,7 @@ int run_generate(const Options& options) {
 int run_perplexity(const Options& options) {
     const std::string text = read_text(options.text_file);
     const auto model = open_model(options.file, options.common);
-    Context context(*model, context_options(options));
+    Context context(*model, context_options(*model, options));
     const Perplexity result = perplexity(context, text);
     if (options.common.json) {
         print_json({{"perplexity", result.perplexity},

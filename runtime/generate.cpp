@@ -41,7 +41,7 @@ Generation generate(Context& context, std::string_view prompt, const GenerateOpt
             break;
         }
         const int32_t id = sampler.choose(logits);
-        if (id == tokenizer.options().end) {
+        if (tokenizer.ends_text(id)) {
             result.stop = Stop::end_token;
             break;
         }

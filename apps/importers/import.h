@@ -25,6 +25,7 @@ struct Import {
     ModelSpec spec;
     std::vector<FloatTensor> tensors;  // weights and vectors of the schema
     std::vector<TensorSource> ready;   // tensors that need no precision: the vocabulary
+    std::vector<uint32_t> more_ends;   // tokens that end a text, beside spec.tokenizer.end
     std::vector<std::string> notes;    // what the user should know: defaults taken, tensors left out
     std::deque<std::string> strings;   // what the spec's views point into
     std::vector<std::shared_ptr<Weights>> files;

@@ -1,5 +1,6 @@
 #include "apps/importers/llama.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "apps/importers/bert.h"
@@ -112,6 +113,21 @@ void add_feed_forward(Reader& reader, const LlamaSizes& s, const std::string& fr
     reader.add(to + "ffn.norm.weight", {{from + "post_attention_layernorm.weight", {h}}});
 }
 
+// eos_token_id: one, or a list, whose first is the tokenizer's own.
+void read_ends(Import& import, const JsonFile& config) {
+    const char* key = "eos_token_id";
+    if (!config.has(key)) return;
+    const auto& value = config.value()[key];
+    for (const auto& each : value.is_array() ? value : nlohmann::json::array({value})) {
+        const uint32_t id = JsonFile(config.name(), {{key, each}}).count(key, 0, import.spec.vocabulary - 1);
+        int32_t& end = import.spec.tokenizer.end;
+        if (end < 0) end = static_cast<int32_t>(id);
+        if (end != static_cast<int32_t>(id) &&
+            std::count(import.more_ends.begin(), import.more_ends.end(), id) == 0)
+            import.more_ends.push_back(id);
+    }
+}
+
 }  // namespace
 
 std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& config,
@@ -136,8 +152,9 @@ std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& 
     if (!s.tied) reader.add("output.weight", {{"lm_head.weight", {s.vocabulary, s.hidden}}});
     reader.refuse_unused(s.tied);
     TokenizerSpec& t = import->spec.tokenizer;
-    if (config.has("eos_token_id"))
-        t.end = static_cast<int32_t>(config.count("eos_token_id", 0, s.vocabulary - 1));
+    read_ends(*import, config);
+    const std::string generation = folder + "/generation_config.json";
+    if (JsonFile::exists(generation)) read_ends(*import, JsonFile(generation));
     if (config.has("bos_token_id"))
         t.begin = static_cast<int32_t>(config.count("bos_token_id", 0, s.vocabulary - 1));
     t.max_tokens = limited_tokens(import->spec, options.max_tokens);
@@ -149,6 +166,11 @@ std::unique_ptr<Import> import_llama(const std::string& folder, const JsonFile& 
         throw Error(Status::io, "%s: expected tokenizer.json or tokenizer.model, found neither",
                     folder.c_str());
     }
+    if (!import->more_ends.empty())
+        throw Error(Status::unsupported,
+                    "%s: eos_token_id: expected further ones to be added tokens of a byte-level tokenizer, "
+                    "found %u",
+                    config.name().c_str(), import->more_ends.front());
     return import;
 }
 

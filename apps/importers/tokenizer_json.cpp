@@ -222,7 +222,9 @@ class TokenizerJson {
                             entry.name().c_str(), id, content.c_str());
             tokens_[id] = content;
             ids_.emplace(content, id);
-            added.insert(added.end(), {id, entry.flag_or("special", false) ? 1u : 0u});
+            const bool ends = std::erase(import_.more_ends, id) > 0;
+            added.insert(added.end(), {id, (entry.flag_or("special", false) ? AddedToken::special : 0) |
+                                               (ends ? AddedToken::ends : 0)});
         }
         if (added.empty()) return;
         import_.spec.tokenizer.flags |= tokenizer_flag::added_tokens;

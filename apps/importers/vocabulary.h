@@ -20,7 +20,7 @@ JoinedTokens joined(const std::vector<std::string>& tokens);
 void add_vocabulary(Import& import, const std::vector<std::string>& tokens);
 // tokenizer.merges.
 void add_merges(Import& import, const std::vector<BpeMerge>& merges);
-// tokenizer.added: pairs of id and 1 (special) or 0.
+// tokenizer.added: pairs of id and AddedToken::kind.
 void add_added_tokens(Import& import, const std::vector<uint32_t>& added);
 
 }  // namespace espalier

@@ -84,12 +84,13 @@ void Bpe::open_byte_fallback() {
 
 void Bpe::add_added(std::span<const AddedToken> added) {
     for (const AddedToken& token : added) {
-        if (token.id >= vocabulary_->size() || token.special > 1 || vocabulary_->token(token.id).empty())
+        if (token.id >= vocabulary_->size() || token.kind > (AddedToken::special | AddedToken::ends) ||
+            vocabulary_->token(token.id).empty())
             throw Error(Status::bad_model,
                         "added token: expected an id below %zu of a token with a text, found %u",
                         vocabulary_->size(), token.id);
-        specials_.push_back(
-            {std::string(vocabulary_->token(token.id)), static_cast<int32_t>(token.id), token.special != 0});
+        specials_.push_back({std::string(vocabulary_->token(token.id)), static_cast<int32_t>(token.id),
+                             (token.kind & AddedToken::special) != 0, (token.kind & AddedToken::ends) != 0});
     }
 }
 
@@ -279,6 +280,12 @@ bool Bpe::is_special(int32_t id) const {
         return true;
     return std::any_of(specials_.begin(), specials_.end(),
                        [&](const Special& special) { return special.id == id && special.special; });
+}
+
+bool Bpe::ends_text(int32_t id) const {
+    return id == options_.end || std::any_of(specials_.begin(), specials_.end(), [&](const Special& special) {
+               return special.id == id && special.ends;
+           });
 }
 
 void Bpe::decode(int32_t before, int32_t id, Piece& piece) const {

@@ -36,7 +36,10 @@ struct BpeOptions {
 // A token that is found in a text (a normalised one, where there is byte fallback) before anything is merged.
 struct AddedToken {
     uint32_t id;
-    uint32_t special;  // 1: adds no text when it is decoded, and may be text like any other; else 0
+    // 1: adds no text when it is decoded, and may be text like any other; 2: ends a text, as BpeOptions::end
+    // does; 3: both; else 0.
+    uint32_t kind;
+    static constexpr uint32_t special = 1, ends = 2;
 };
 static_assert(sizeof(AddedToken) == 8);
 
@@ -109,6 +112,8 @@ class Bpe {
 
     const BpeOptions& options() const { return options_; }
     bool is_special(int32_t id) const;
+    // Whether a text that is written is complete with this token.
+    bool ends_text(int32_t id) const;
 
    private:
     void insert(uint32_t merge);
@@ -133,7 +138,7 @@ class Bpe {
     struct Special {
         std::string text;  // normalised
         int32_t id;
-        bool special = true;
+        bool special = true, ends = false;
     };
     std::vector<Special> specials_;  // longest first
     std::array<bool, 256> begins_special_{};

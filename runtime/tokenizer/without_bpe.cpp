@@ -26,6 +26,10 @@ bool Bpe::is_special(int32_t) const {
     refuse();
 }
 
+bool Bpe::ends_text(int32_t) const {
+    refuse();
+}
+
 void Bpe::decode(int32_t, int32_t, Piece&) const {
     refuse();
 }

@@ -88,6 +88,7 @@ TEST_CASE("a full window is said; a prompt that fills it is refused") {
     CHECK(embedded.status == 1);
     CHECK(holds(embedded.err, "expected an encoder, found a decoder"));
     check_usage(espalier({"generate", h.out, "--temperature", "-1"}));
+    check_refused(espalier({"generate", h.out, "--window", "33"}), {"--window", "at most 32", "found 33"});
     check_refused(espalier({"generate", h.out, "--prompt", "a\xff"}), {"--prompt", "ill-formed byte at 1"});
     write_file(h.folder.path("latin"), std::string("caf\xe9"));
     check_refused(espalier({"perplexity", h.out, h.folder.path("latin")}), {"latin", "ill-formed byte at 3"});

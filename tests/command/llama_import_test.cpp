@@ -196,6 +196,19 @@ TEST_CASE("an index and shards that contradict each other are refused") {
     check_refused(pickled.convert(), {"expected model.safetensors", "found pytorch_model.bin"});
 }
 
+TEST_CASE("end tokens: one, as a number or a list, from either file") {
+    const LlamaFolder one([](Checkpoint& c, Json&) { c.config["eos_token_id"] = {2, 2}; });
+    write_file(one.source + "/generation_config.json", std::string("{\"eos_token_id\": 2}"));
+    check_good(one.convert());
+    refuses(
+        [](Checkpoint& c, Json&) {
+            c.config["eos_token_id"] = {2, 3};
+        },
+        {"eos_token_id", "added tokens of a byte-level tokenizer, found 3"});
+    refuses([](Checkpoint& c, Json&) { c.config["eos_token_id"] = {2, 8}; }, {"eos_token_id", "0 to 7"});
+    refuses([](Checkpoint& c, Json&) { c.config["eos_token_id"] = {"</s>"}; }, {"eos_token_id", "integer"});
+}
+
 TEST_CASE("tokenizers that would give other ids are refused") {
     refuses(
         [](Checkpoint&, Json& t) {

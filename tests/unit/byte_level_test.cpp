@@ -64,6 +64,13 @@ TEST_CASE("special tokens as plain text; ill-formed bytes") {
     CHECK(decoded(*model, named).empty());
     CHECK(decoded(*model, plain) == "<|end|>");
     CHECK(encoded(*model, "<|tool|>", true).size() == 2);  // no special one
+    CHECK(!model->pieces().ends_text(named.back()));
+    const AlignedBytes chat = model_with_tokenizer(byte_level_vocabulary, [&](Import& import) {
+        import.more_ends = {static_cast<uint32_t>(named.back())};
+        import_tokenizer_json(import, ESPALIER_TEST_DATA "/byte_level/gpt2.json");
+        CHECK(import.more_ends.empty());
+    });
+    CHECK(Model::from_memory(chat.span(), {})->pieces().ends_text(named.back()));
     CHECK(decoded(*model, encoded(*model, "a\xff\xc3z")) == "a\xef\xbf\xbd\xef\xbf\xbdz");
 }
 
