@@ -110,6 +110,18 @@ class GemmBlock {
         }
     }
 
+    // One row by itself, a decoder's, reads the weights once and waits for memory: AVX2's tiles of 16 columns
+    // would go four times through a panel, a cache line of every fourth each time.
+    static void multiply(const PanelJob& job, size_t count, const GemmRows<Arch, type>& rows) {
+        using Ops = PanelOps<Arch, type>;
+        if constexpr (Ops::Sum::size == 8) {
+            constexpr size_t whole = panel_columns / Ops::Sum::size;
+            if (count == 1 && job.columns == panel_columns)
+                return panel_tile<Ops, 1, whole>(job, job.ahead, 0, 0, rows);
+        }
+        multiply_panel<Ops>(job, count, rows);
+    }
+
     void panel(size_t p, size_t first, size_t count) {
         const size_t start = p * panel_columns, groups = panel_groups(type, d_.inputs);
         const size_t left = d_.padded_outputs() - start;
@@ -142,11 +154,11 @@ class GemmBlock {
                 rows.y = static_cast<float*>(call_.y) + at;
             }
             rows.stride = d_.outputs;
-            return multiply_panel<PanelOps<Arch, type>>(job, count, rows);
+            return multiply(job, count, rows);
         }
         rows.y = strip_;
         rows.stride = job.columns;
-        multiply_panel<PanelOps<Arch, type>>(job, count, rows);
+        multiply(job, count, rows);
         activate_values<Arch>(d_.activation, strip_, count * job.columns);
         for (size_t r = 0; r < count; ++r)
             store(strip_ + r * job.columns, valid, (first + r) * d_.outputs + start);

@@ -65,6 +65,21 @@ def attend_causally(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.
     return torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype) @ v
 
 
+class Cache:
+    """Keys and values of one layer, up to `tokens`."""
+
+    def __init__(self, s: DecoderShape, texts: int, tokens: int, like: torch.Tensor):
+        """like: of the type and device they are computed in."""
+        self.keys, self.values = (like.new_empty(texts, s.kv_heads, tokens, s.head_dimension) for _ in range(2))
+        self.tokens = 0
+
+    def added(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """All of them, with these [B, kv_heads, S, d] behind."""
+        first, self.tokens = self.tokens, self.tokens + k.shape[2]
+        self.keys[:, :, first: self.tokens], self.values[:, :, first: self.tokens] = k, v
+        return self.keys[:, :, : self.tokens], self.values[:, :, : self.tokens]
+
+
 class SelfAttention(nn.Module):
     def __init__(self, s: DecoderShape):
         super().__init__()
@@ -73,16 +88,15 @@ class SelfAttention(nn.Module):
         self.k_proj, self.v_proj = (Linear(s.hidden, s.kv_heads * s.head_dimension) for _ in range(2))
         self.o_proj = Linear(s.heads * s.head_dimension, s.hidden)
 
-    def forward(self, x: torch.Tensor, cache: list | None) -> torch.Tensor:
-        """cache: keys and values of the tokens before, to which these are added."""
+    def forward(self, x: torch.Tensor, cache: Cache | None) -> torch.Tensor:
+        """cache: of the tokens before, to which these are added."""
         s, (b, tokens, _) = self.shape, x.shape
         split = lambda y, heads: y.view(b, tokens, heads, s.head_dimension).transpose(1, 2)
         q, k, v = split(self.q_proj(x), s.heads), split(self.k_proj(x), s.kv_heads), split(self.v_proj(x), s.kv_heads)
-        first = cache[0].shape[2] if cache else 0
+        first = cache.tokens if cache else 0
         q, k = turned(q, first, s.theta), turned(k, first, s.theta)
-        if cache is not None:
-            k, v = (torch.cat([old, new], 2) for old, new in zip(cache, (k, v))) if cache else (k, v)
-            cache[:] = [k, v]
+        if cache:
+            k, v = cache.added(k, v)
         k, v = (y.repeat_interleave(s.heads // s.kv_heads, 1) for y in (k, v))
         return self.o_proj(attend_causally(q, k, v).transpose(1, 2).reshape(b, tokens, -1))
 
@@ -104,7 +118,7 @@ class Layer(nn.Module):
             self.self_attn, self.input_layernorm = SelfAttention(s), RMSNorm(s.hidden, s.epsilon)
         self.mlp, self.post_attention_layernorm = Gated(s.hidden, width), RMSNorm(s.hidden, s.epsilon)
 
-    def forward(self, x: torch.Tensor, cache: list | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         if self.attends:
             x = x + self.self_attn(self.input_layernorm(x), cache)
         return x + self.mlp(self.post_attention_layernorm(x))
@@ -140,8 +154,8 @@ class Decoder(nn.Module):
         """Of a model's states, those that this one's stand for: a fused layer ends where the last of its run did."""
         return [states[0]] + [states[end] for end in self.ends]
 
-    def forward(self, ids: torch.Tensor, dtype: torch.dtype = torch.float32, caches: list[list] | None = None) -> list[torch.Tensor]:
-        """ids [B, S] -> what embeddings and every layer put out: L + 1 times [B, S, H]. caches: one a layer, empty at first."""
+    def forward(self, ids: torch.Tensor, dtype: torch.dtype = torch.float32, caches: list[Cache] | None = None) -> list[torch.Tensor]:
+        """ids [B, S] -> what embeddings and every layer put out: L + 1 times [B, S, H]. caches: one a layer."""
         states = [self.model.embed_tokens(ids).to(dtype)]
         for i, layer in enumerate(self.model.layers):
             states.append(layer(states[-1], caches[i] if caches is not None else None))
@@ -161,11 +175,11 @@ def write(model: Decoder, texts: int, tokens: int, dtype: torch.dtype, seed: int
     Behind an end token the next text begins."""
     device, s = model.model.norm.weight.device, model.shape
     random = torch.Generator(device).manual_seed(seed)
-    ids = torch.full((texts, 1), s.begin, dtype=torch.long, device=device)
-    caches: list[list] = [[] for _ in model.model.layers]
-    while ids.shape[1] < tokens:
-        last = ids[:, -1:]
+    ids = torch.full((texts, tokens), s.begin, dtype=torch.long, device=device)
+    caches = [Cache(s, texts, tokens, torch.empty(0, dtype=dtype, device=device)) for _ in model.model.layers]
+    for place in range(1, tokens):
+        last = ids[:, place - 1: place]
         chances = torch.softmax(model.logits(model(last, dtype, caches)[-1][:, 0]), -1)
         drawn = torch.multinomial(chances, 1, generator=random)
-        ids = torch.cat([ids, torch.where((last == s.end) & (s.end != s.begin), s.begin, drawn)], 1)
+        ids[:, place: place + 1] = torch.where((last == s.end) & (s.end != s.begin), s.begin, drawn)
     return ids

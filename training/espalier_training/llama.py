@@ -43,13 +43,18 @@ def load_llama(folder: str | Path) -> Decoder:
                         ("mlp_bias", False)):
         if c.get(key, wanted) != wanted:
             raise ValueError(f"{path}: {key}: expected {wanted}, found {c[key]}")
-    heads = c["num_attention_heads"]
-    shape = DecoderShape(c["hidden_size"], heads, c.get("num_key_value_heads", heads),
-                         c.get("head_dim") or c["hidden_size"] // heads, c["max_position_embeddings"], c["vocab_size"],
-                         c["rms_norm_eps"], c.get("rope_theta", 10000.0), c["bos_token_id"], c["eos_token_id"])
-    widths, attention = _blocks(c, path)
+    try:
+        heads = c["num_attention_heads"]
+        shape = DecoderShape(c["hidden_size"], heads, c.get("num_key_value_heads") or heads,
+                             c.get("head_dim") or c["hidden_size"] // heads, c["max_position_embeddings"], c["vocab_size"],
+                             c["rms_norm_eps"], c.get("rope_theta", 10000.0), c["bos_token_id"], c["eos_token_id"])
+        widths, attention = _blocks(c, path)
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]}: missing") from None
     model = Decoder(shape, widths, attention, c.get("ends"), c.get("tie_word_embeddings", False))
     tensors = {n: torch.from_numpy(v).float() for n, v in load_file(folder / "model.safetensors").items()}
+    if model.tied and "lm_head.weight" in tensors:  # of tied matrices a file may hold either
+        tensors.setdefault("model.embed_tokens.weight", tensors["lm_head.weight"])
     for name, target in model.state_dict().items():
         if name not in tensors or tensors[name].shape != target.shape:
             found = list(tensors[name].shape) if name in tensors else "none"
