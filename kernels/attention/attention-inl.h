@@ -47,7 +47,8 @@ inline float exponentials(float* scores, size_t padded, float scale) {
     float top = lane[0];
     for (size_t i = 1; i < w; ++i)
         top = lane[i] > top ? lane[i] : top;
-    // Scores of minus infinity alone have no weights, as in the specification; the padding must not have them.
+    // Scores of minus infinity alone have no weights, as in the specification; the padding must not have
+    // them.
     if (!(top > std::numeric_limits<float>::lowest())) top = std::numeric_limits<float>::quiet_NaN();
     const V factor(scale * 1.44269504F), offset(top);
     V sum(0.0F);
