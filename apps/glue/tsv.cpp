@@ -32,7 +32,7 @@ std::string path_excerpt(string_view path) {
     return "..." + std::string(path.substr(start));
 }
 
-std::string quoted(string_view text) {
+std::string in_quotes(string_view text) {
     return "'" + excerpt(text, 60) + "'";
 }
 
@@ -61,7 +61,7 @@ TsvReader::TsvReader(const Task& task, std::string path) : task_(task), path_(st
 void TsvReader::read_header() {
     if (!read_line() || line_.empty()) {
         line_number_ = 1;
-        fail("expected a header row with column " + quoted(task_.column_label) + ", got " +
+        fail("expected a header row with column " + in_quotes(task_.column_label) + ", got " +
              (file_.eof() ? "an empty file" : "an empty line"));
     }
     split_line();
@@ -74,11 +74,11 @@ std::size_t TsvReader::column(string_view name) const {
         std::string names;
         for (const std::string& each : header_)
             names += (names.empty() ? "" : ", ") + each;
-        fail("expected a column " + quoted(name) + " in the header of a " + std::string(task_.name) +
+        fail("expected a column " + in_quotes(name) + " in the header of a " + std::string(task_.name) +
              " file, got " + excerpt(names, 200));
     }
     if (std::find(found + 1, header_.end(), name) != header_.end()) {
-        fail("expected one column " + quoted(name) + ", got two");
+        fail("expected one column " + in_quotes(name) + ", got two");
     }
     return static_cast<std::size_t>(found - header_.begin());
 }
@@ -101,8 +101,8 @@ bool TsvReader::next(Example& example) {
     if (task_.is_score()) {
         const std::optional<double> score = parse_score(example.label);
         if (!score) {
-            fail("expected a number in column " + quoted(task_.column_label) + ", got " +
-                 quoted(example.label));
+            fail("expected a number in column " + in_quotes(task_.column_label) + ", got " +
+                 in_quotes(example.label));
         }
         example.score = *score;
     }
@@ -116,14 +116,15 @@ void TsvReader::check_row() const {
     const std::size_t want = header_.size(), got = fields_.size();
     if (line_.empty()) fail("expected " + columns(want) + ", got an empty line");
     if (got < want) {
-        fail("expected " + columns(want) + ", got " + columns(got) + ": no column " + quoted(header_[got]));
+        fail("expected " + columns(want) + ", got " + columns(got) + ": no column " +
+             in_quotes(header_[got]));
     }
     if (got > want) {
         fail("expected " + columns(want) + ", got " + columns(got) + ": after column " +
-             quoted(header_.back()) + " comes " + quoted(fields_[want]));
+             in_quotes(header_.back()) + " comes " + in_quotes(fields_[want]));
     }
     if (fields_[column_label_].empty()) {
-        fail("expected a label in column " + quoted(task_.column_label) + ", got an empty field");
+        fail("expected a label in column " + in_quotes(task_.column_label) + ", got an empty field");
     }
 }
 
