@@ -40,11 +40,12 @@ class Subject {
           load_ms_(synthetic_->load_ms) {}
 
     void prepare(const Options& options) {
-        const uint32_t positions = model_->spec().max_positions - (is_decoder() ? next_tokens : 0);
+        const uint32_t behind = is_decoder() ? next_tokens : 0;
+        const uint32_t positions = std::max(model_->spec().max_positions, behind) - behind;
         if (options.ids > positions)
             throw Error(Status::invalid_argument,
-                        "--ids: expected at most %u (the model's positions), found %u", positions,
-                        options.ids);
+                        "--ids: expected at most %u (the model's positions%s), found %u", positions,
+                        behind > 0 ? ", less the tokens timed behind them" : "", options.ids);
         constexpr uint64_t most = 1u << 24;  // a context's cap
         if (uint64_t{options.ids} * options.batch > most)
             throw Error(Status::invalid_argument,
