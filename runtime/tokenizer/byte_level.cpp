@@ -34,7 +34,8 @@ void Bpe::encode_words(std::string_view text, BpeScratch& scratch, IdSink& sink)
 
 void Bpe::encode_word(std::string_view word, BpeScratch& scratch, IdSink& sink) const {
     if (options_.whole_words) {
-        if (const int32_t id = vocabulary_->find(word); id >= 0) {
+        const int32_t id = vocabulary_->find(word);
+        if (id >= 0 && !is_special(id)) {  // those a text says in full are found before words are
             sink.push(id);
             return;
         }

@@ -114,6 +114,29 @@ TEST_CASE("an apostrophe that ends a text is a word") {
     }
 }
 
+TEST_CASE("a word that spells a special token is text where special tokens are") {
+    std::vector<std::string> pieces;
+    for (int byte = 0; byte < 256; ++byte)
+        pieces.emplace_back(1, static_cast<char>(byte));
+    pieces.insert(pieces.end(), {"cat", "end"});
+    const Fixture f(pieces, {});
+    BpeOptions options;
+    options.add_begin = false;
+    options.byte_level = options.whole_words = true;
+    const AddedToken end{257, AddedToken::special};
+    const Bpe bpe(*f.vocabulary, {}, options, f.memory, {&end, 1});
+    BpeScratch scratch(f.memory);
+    Ids ids(8);
+    const auto encoded = [&](std::string_view text, bool plain) {
+        ids.resize(8);
+        ids.resize(bpe.encode(text, plain, ids, scratch));
+        return ids;
+    };
+    CHECK(encoded("cat", true) == Ids{256});
+    CHECK(encoded("end", true) == Ids{'e', 'n', 'd'});
+    CHECK(encoded("end", false) == Ids{257});
+}
+
 TEST_CASE("long texts take no time to speak of") {
     Fixture f;
     std::string text;
