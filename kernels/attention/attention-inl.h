@@ -102,7 +102,7 @@ inline void attend_block(const QueryBlock& b, float scale, float* scores) {
     product.columns = padded;
     multiply<Arch>(
         product, b.rows, [&](size_t r) { return b.queries + r * b.query_stride; }, score_row);
-    float inverse[attention_query_block];
+    float inverse[attention_query_block] = {};
     for (size_t r = 0; r < b.rows; ++r) {
         for (size_t j = b.causal ? b.seen + r + 1 - b.rows : b.seen; j < padded; ++j)
             score_row(r)[j] = std::numeric_limits<float>::lowest();
