@@ -63,8 +63,12 @@ Bpe::Bpe(const Vocabulary& vocabulary, std::span<const BpeMerge> merges, const B
     add_added(added);
     std::stable_sort(specials_.begin(), specials_.end(),
                      [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
-    for (const Special& special : specials_)
+    special_ids_ = {options.unknown, options.begin, options.end, options.pad};
+    for (const Special& special : specials_) {
         begins_special_[static_cast<unsigned char>(special.text.front())] = true;
+        if (special.special) special_ids_.push_back(special.id);
+    }
+    std::sort(special_ids_.begin(), special_ids_.end());
 }
 
 void Bpe::open_byte_fallback() {
@@ -275,11 +279,7 @@ size_t Bpe::encode(std::string_view text, bool plain_special, std::span<int32_t>
 }
 
 bool Bpe::is_special(int32_t id) const {
-    if (id < 0) return false;
-    if (id == options_.unknown || id == options_.begin || id == options_.end || id == options_.pad)
-        return true;
-    return std::any_of(specials_.begin(), specials_.end(),
-                       [&](const Special& special) { return special.id == id && special.special; });
+    return id >= 0 && std::binary_search(special_ids_.begin(), special_ids_.end(), id);
 }
 
 bool Bpe::ends_text(int32_t id) const {

@@ -140,7 +140,8 @@ class Bpe {
         int32_t id;
         bool special = true, ends = false;
     };
-    std::vector<Special> specials_;  // longest first
+    std::vector<Special> specials_;     // longest first
+    std::vector<int32_t> special_ids_;  // sorted: asked of every token, and Llama 3 has 256
     std::array<bool, 256> begins_special_{};
     std::pmr::vector<uint32_t> slots_;  // 0: empty, else a merge's number + 1
 };

@@ -1,8 +1,7 @@
 // What a warm context allocates: nothing with the native backend, a bounded number of times with oneDNN.
-// Counts by standing in for malloc, which operator new, oneDNN and OpenMP end in as well.
+// Counts at malloc, which operator new, oneDNN and OpenMP end in as well.
 #include <doctest/doctest.h>
 
-#include <cerrno>
 #include <string>
 #include <vector>
 
@@ -10,72 +9,12 @@
 #include "kernels/dense/dense.h"
 #include "runtime/model.h"
 #include "tests/api/models.h"
+#include "tests/malloc_watch.h"
 #include "tests/skip.h"
 
-// Sanitizers bring a malloc of their own, and only glibc lets its own be called by name.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
-#define ESPALIER_COUNTS_MALLOC 1
-#else
-#define ESPALIER_COUNTS_MALLOC 0
-#endif
-
-namespace {
-
-struct Counter {
-    size_t taken = 0, freed = 0;
-    size_t fail_at = 0;  // this allocation, counted from 1, returns null; 0: none
-    bool on = false;
-};
-thread_local Counter counter;  // of this thread: only our own calls are judged
-
-#if ESPALIER_COUNTS_MALLOC
-bool refuse() {
-    if (!counter.on) return false;
-    ++counter.taken;
-    if (counter.taken != counter.fail_at) return false;
-    errno = ENOMEM;
-    return true;
-}
-#endif
-
-}  // namespace
-
-#if ESPALIER_COUNTS_MALLOC
-extern "C" {
-void* __libc_malloc(size_t bytes);
-void* __libc_calloc(size_t count, size_t bytes);
-void* __libc_realloc(void* pointer, size_t bytes);
-void* __libc_memalign(size_t alignment, size_t bytes);
-void __libc_free(void* pointer);
-
-void* malloc(size_t bytes) {
-    return refuse() ? nullptr : __libc_malloc(bytes);
-}
-void* calloc(size_t count, size_t bytes) {
-    return refuse() ? nullptr : __libc_calloc(count, bytes);
-}
-void* realloc(void* pointer, size_t bytes) {
-    if (refuse()) return nullptr;
-    if (counter.on && pointer != nullptr) ++counter.freed;
-    return __libc_realloc(pointer, bytes);
-}
-void* memalign(size_t alignment, size_t bytes) {
-    return refuse() ? nullptr : __libc_memalign(alignment, bytes);
-}
-void* aligned_alloc(size_t alignment, size_t bytes) {
-    return refuse() ? nullptr : __libc_memalign(alignment, bytes);
-}
-int posix_memalign(void** target, size_t alignment, size_t bytes) {
-    if (refuse()) return ENOMEM;
-    *target = __libc_memalign(alignment, bytes);
-    return *target == nullptr ? ENOMEM : 0;
-}
-void free(void* pointer) {
-    if (counter.on && pointer != nullptr) ++counter.freed;
-    __libc_free(pointer);
-}
-}
-#endif
+using espalier::test::malloc_watch;
+using espalier::test::MallocWatch;
+using espalier::test::watches_malloc;
 
 namespace {
 
@@ -134,22 +73,22 @@ struct Session {
 }  // namespace
 
 TEST_CASE("native: a warm context allocates nothing") {
-    if (ESPALIER_COUNTS_MALLOC == 0) return espalier::test::skip("malloc is not ours to count here");
+    if (!watches_malloc) return espalier::test::skip("malloc is not ours to count here");
     Session session("native");
     std::vector<float> out(16 * 96);
     const auto expected = static_cast<int>(5 * texts().size());
     REQUIRE(session.run(out.data()) == expected);
-    counter = {0, 0, 0, true};
+    malloc_watch = {.on = true};
     const int good = session.run(out.data());
-    const Counter counted = counter;
-    counter = {};
+    const MallocWatch counted = malloc_watch;
+    malloc_watch = {};
     CHECK(good == expected);
     CHECK(counted.taken == 0);
     CHECK(counted.freed == 0);
 }
 
 TEST_CASE("native: a warm decoder allocates nothing") {
-    if (ESPALIER_COUNTS_MALLOC == 0) return espalier::test::skip("malloc is not ours to count here");
+    if (!watches_malloc) return espalier::test::skip("malloc is not ours to count here");
     espalier_model_options options;
     espalier_model_options_init(&options);
     options.backend = "native";
@@ -179,10 +118,10 @@ TEST_CASE("native: a warm decoder allocates nothing") {
         return good;
     };
     REQUIRE(run() == 6);
-    counter = {0, 0, 0, true};
+    malloc_watch = {.on = true};
     const int good = run();
-    const Counter counted = counter;
-    counter = {};
+    const MallocWatch counted = malloc_watch;
+    malloc_watch = {};
     CHECK(good == 6);
     CHECK(counted.taken == 0);
     CHECK(counted.freed == 0);
@@ -191,16 +130,16 @@ TEST_CASE("native: a warm decoder allocates nothing") {
 }
 
 TEST_CASE("oneDNN: a warm context allocates a bounded number of times a dense layer") {
-    if (ESPALIER_COUNTS_MALLOC == 0 || !espalier::onednn_compiled_in()) return;
+    if (!watches_malloc || !espalier::onednn_compiled_in()) return;
     const auto isa = espalier::chosen_isa("");
     if (isa == espalier::Isa::scalar || isa == espalier::Isa::neon) return;
     Session session("onednn");
     std::vector<float> out(16 * 96);
     session.run(out.data());
-    counter = {0, 0, 0, true};
+    malloc_watch = {.on = true};
     session.run(out.data());
-    const Counter counted = counter;
-    counter = {};
+    const MallocWatch counted = malloc_watch;
+    malloc_watch = {};
     // Per text: four encodings of 2 x 2 projections and 2 x 2 dense layers, and two heads of two layers.
     const size_t layers = texts().size() * (4 * 8 + 2 * 2);
     MESSAGE(counted.taken, " allocations in ", layers,
@@ -210,7 +149,7 @@ TEST_CASE("oneDNN: a warm context allocates a bounded number of times a dense la
 }
 
 TEST_CASE("native: every allocation may fail, operator new's too: a status, nothing leaked, no crash") {
-    if (ESPALIER_COUNTS_MALLOC == 0) return;
+    if (!watches_malloc) return;
     size_t bytes = 0;
     const void* data = tiny_model_bytes(&bytes);
     espalier_model_options options;
@@ -233,10 +172,10 @@ TEST_CASE("native: every allocation may fail, operator new's too: a status, noth
     REQUIRE(life(error) == ESPALIER_OK);
     size_t n = 1, refused = 0;
     for (; n < 5000; ++n) {
-        counter = {0, 0, n, true};
+        malloc_watch = {.fail_at = n, .on = true};
         const auto status = life(error);
-        const Counter counted = counter;
-        counter = {};
+        const MallocWatch counted = malloc_watch;
+        malloc_watch = {};
         // libstdc++ takes a failed exception object from a reserve of its own: nothing else may differ.
         CHECK(counted.taken - (n <= counted.taken ? 1 : 0) == counted.freed);
         if (n > counted.taken) break;

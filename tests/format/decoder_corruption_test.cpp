@@ -34,31 +34,6 @@ bool runs(std::span<const std::byte> bytes) {
     }
 }
 
-// Every byte a token, two merges, two added tokens.
-AlignedBytes byte_level_decoder() {
-    std::vector<std::string> pieces;
-    pieces.reserve(260);
-    for (int byte = 0; byte < 256; ++byte)
-        pieces.emplace_back(1, static_cast<char>(byte));
-    pieces.insert(pieces.end(), {"ab", "abc", "</s>", "<t>"});
-    ModelSpec s = TinyDecoder{}.spec();
-    s.vocabulary = static_cast<uint32_t>(pieces.size());
-    s.tokenizer = {};
-    s.tokenizer.kind = TokenizerKind::byte_level_bpe;
-    s.tokenizer.flags = tokenizer_flag::llama3_words | tokenizer_flag::single_digits |
-                        tokenizer_flag::whole_words | tokenizer_flag::added_tokens;
-    s.tokenizer.max_tokens = s.max_positions;
-    s.tokenizer.end = 258;
-    auto tensors = random_tensors(s, only(TensorType::f32), 11);
-    std::erase_if(tensors, [](const TensorSource& t) { return t.name.starts_with("tokenizer."); });
-    add_vocabulary(tensors, pieces);
-    tensors.push_back(tensor_of("tokenizer.merges", TensorType::u32, {2, 4},
-                                std::vector<uint32_t>{'a', 'b', 256, 0, 256, 'c', 257, 1}));
-    tensors.push_back(
-        tensor_of("tokenizer.added", TensorType::u32, {2, 2}, std::vector<uint32_t>{258, 1, 259, 0}));
-    return model_to_memory(s, std::move(tensors));
-}
-
 void damage(const AlignedBytes& model) {
     CHECK(runs(model.span()));
     layout::FileHeader header;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "tests/command/checkpoint.h"
+#include "tests/llama2c_files.h"
 
 namespace espalier::test {
 
@@ -41,28 +42,12 @@ inline constexpr const char* fallback_tokenizer =
 true, "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "a": 4, "b": 5, "▁a": 6, "<0x0A>": 7}, "merges":
 ["▁ a"]}})";
 
-template <typename T>
-void put(std::string& bytes, T value) {
-    bytes.append(reinterpret_cast<const char*>(&value), sizeof(value));
-}
-
-// dim 8, hidden 12, one layer, 4 heads over 2, 8 pieces, 16 positions; as llama2c_fuzzer.cpp reads it.
+// As llama2c_fuzzer.cpp reads it.
 inline std::string llama2c_seed() {
-    std::string model, pieces, input;
-    for (const int32_t field : {8, 12, 1, 4, 2, 8, 16})
-        put(model, field);
-    const size_t floats = 8 * 8 + 8 + 64 + 32 + 32 + 64 + 8 + 3 * 96 + 8 + 16 * 2;
-    for (size_t i = 0; i < floats; ++i)
-        put(model, static_cast<float>(i * 37 % 23) / 23 - 0.4F);
-    put(pieces, int32_t{5});
-    float score = 0;
-    for (const char* piece : {"<unk>", "\n<s>\n", "\n</s>\n", " ", "a", "b", " a", "ab"}) {
-        put(pieces, score--);
-        put(pieces, static_cast<int32_t>(std::strlen(piece)));
-        pieces += piece;
-    }
-    put(input, static_cast<uint32_t>(model.size()));
-    return input + model + pieces;
+    const Llama2cBytes files;
+    std::string input;
+    put(input, static_cast<uint32_t>(files.model.size()));
+    return input + files.model + files.pieces;
 }
 
 }  // namespace espalier::test

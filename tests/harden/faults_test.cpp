@@ -17,8 +17,8 @@
 #include "runtime/generate.h"
 #include "tests/command/checkpoint.h"
 #include "tests/harden/answers.h"
-#include "tests/harden/malloc_watch.h"
 #include "tests/harden/subjects.h"
+#include "tests/malloc_watch.h"
 #include "tests/slow.h"
 #include "tests/tiny_decoder.h"
 

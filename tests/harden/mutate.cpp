@@ -22,9 +22,9 @@
 
 #include "base/error.h"
 #include "tests/harden/answers.h"
-#include "tests/harden/malloc_watch.h"
 #include "tests/harden/mutations.h"
 #include "tests/harden/subjects.h"
+#include "tests/malloc_watch.h"
 #include "tests/slow.h"
 
 namespace espalier::test {

@@ -8,7 +8,7 @@ else()
     set(models 25)
 endif()
 
-add_executable(mutate harden/mutate.cpp harden/malloc_watch.cpp)
+add_executable(mutate harden/mutate.cpp malloc_watch.cpp)
 target_link_libraries(mutate PRIVATE espalier_inside)
 add_test(NAME mutate COMMAND mutate --files ${mutations} --jobs 2)
 
@@ -33,7 +33,7 @@ target_link_libraries(contexts_test PRIVATE espalier_api_models)
 
 if(ESPALIER_APPS)
     espalier_test(harden/faults_test.cpp)
-    target_sources(faults_test PRIVATE harden/malloc_watch.cpp)
+    target_sources(faults_test PRIVATE malloc_watch.cpp)
     add_executable(kill_test harden/kill_test.cpp)
     target_link_libraries(kill_test PRIVATE espalier_apps)
     target_compile_definitions(kill_test PRIVATE ESPALIER_COMMAND="$<TARGET_FILE:espalier_command>")

@@ -1,7 +1,7 @@
 """python -m espalier_training.llama2c MODEL.bin TOKENIZER.bin FOLDER: a checkpoint of llama2.c as a Hugging Face folder.
 
 Queries and keys change their order (llama2.c turns component 2i with 2i + 1, Hugging Face i with i + d/2); the scored pieces
-become the merges that take the best score first, so tokenizer.json cuts texts as llama2.c does."""
+become the merges that take the best score first, so tokenizer.json cuts texts as llama2.c does (where no two scores are equal)."""
 from __future__ import annotations
 
 import json

@@ -1,4 +1,4 @@
-#include "tests/harden/malloc_watch.h"
+#include "tests/malloc_watch.h"
 
 #include <malloc.h>
 
