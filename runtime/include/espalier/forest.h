@@ -73,7 +73,7 @@ typedef struct espalier_forest_call {
     int threads; /* 1 */
     uint32_t*
         leaf; /* [tokens, trees]: the leaf each token reached (neuron: the last node's place in its level) */
-    float* margin; /* [tokens, trees]: the smallest |test value| of the walk; either may be null */
+    float* margin; /* [tokens, trees]: the smallest |test value| that chose a child; either may be null */
     void* scratch; /* scratch_bytes at a multiple of 64; null: allocated for the call */
     size_t scratch_bytes;
 } espalier_forest_call;
