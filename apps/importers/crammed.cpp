@@ -139,11 +139,12 @@ class CrammedReader {
     void add_named(const std::string& target, const std::string& source, const std::vector<uint64_t>& shape,
                    std::vector<uint64_t> dimensions = {}, Change change = nullptr) {
         const Safetensors::Tensor& tensor = weights_->check(source, shape);
-        import_.tensors.push_back({target, dimensions.empty() ? shape : std::move(dimensions),
-                                   [file = weights_, &tensor, change = std::move(change)] {
-                                       auto values = Safetensors::values(tensor);
-                                       return change ? change(std::move(values)) : values;
-                                   }});
+        if (dimensions.empty()) dimensions = shape;
+        import_.tensors.push_back(
+            {target, std::move(dimensions), [file = weights_, &tensor, change = std::move(change)] {
+                 auto values = Safetensors::values(tensor);
+                 return change ? change(std::move(values)) : values;
+             }});
     }
     void add_norm(const std::string& target, const std::string& module) {
         add(target + ".weight", module + ".weight", {spec_.hidden});
