@@ -85,58 +85,105 @@ inline constexpr size_t block_vectors = tokens == 1 ? 8 : 4;
 template <class Arch>
 inline constexpr size_t block_columns = 8 * lanes<Arch>;
 
-// a: [tokens, count].
+// Activations and the rows that they multiply. 8-bit: whole steps, and a tree's sum times its scale is what
+// it adds; the others: all trees are one path.
+template <class Value>
+struct RowPath {
+    const float* a = nullptr;            // [tokens, trees, levels]
+    const Value* const* rows = nullptr;  // [trees, levels]
+    size_t trees = 0, levels = 0;
+    const float* scales = nullptr;  // 8-bit: [tokens, trees]
+};
+
+// sum[t][v] = of tree k, over its levels, a * row. Of 8 bits these are whole numbers below 2^24: exact, as
+// integer products are.
 template <class Arch, size_t tokens, size_t vectors, class Value>
-inline void add_columns(const OutputRow* out, const float* a, const Value* const* rows, size_t count,
-                        size_t i) {
+[[gnu::always_inline]] inline void sum_rows(const RowPath<Value>& path, size_t k, size_t i,
+                                            Floats<Arch> (&sum)[tokens][vectors]) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
-    V sum[tokens][vectors];
+    const Value* const* rows = path.rows + k * path.levels;
+    const float* a = path.a + k * path.levels;
 #pragma GCC unroll 4
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
             sum[t][v] = V(0.0F);
     }
-    for (size_t n = 0; n < count; ++n) {
+    for (size_t n = 0; n < path.levels; ++n) {
         V row[vectors];
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
             row[v] = load_floats<Arch>(rows[n] + i + v * w);
 #pragma GCC unroll 4
         for (size_t t = 0; t < tokens; ++t) {
-            const V factor(a[t * count + n]);
+            const V factor(a[t * path.trees * path.levels + n]);
 #pragma GCC unroll 8
             for (size_t v = 0; v < vectors; ++v)
                 sum[t][v] = xsimd::fma(factor, row[v], sum[t][v]);
+        }
+    }
+}
+
+template <class Arch, size_t tokens, size_t vectors, class Value>
+inline void add_columns(const OutputRow* out, const RowPath<Value>& path, size_t i) {
+    using V = Floats<Arch>;
+    V y[tokens][vectors];
+    sum_rows<Arch>(path, 0, i, y);
+    if constexpr (sizeof(Value) == 1) {
+#pragma GCC unroll 4
+        for (size_t t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
+            for (size_t v = 0; v < vectors; ++v)
+                y[t][v] = y[t][v] * V(path.scales[t * path.trees]);
+        }
+        for (size_t k = 1; k < path.trees; ++k) {
+            V sum[tokens][vectors];
+            sum_rows<Arch>(path, k, i, sum);
+#pragma GCC unroll 4
+            for (size_t t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
+                for (size_t v = 0; v < vectors; ++v)
+                    y[t][v] = xsimd::fma(sum[t][v], V(path.scales[t * path.trees + k]), y[t][v]);
+            }
         }
     }
 #pragma GCC unroll 4
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
-            put<Arch>(out[t], i + v * w, w, sum[t][v]);
+            put<Arch>(out[t], i + v * lanes<Arch>, lanes<Arch>, y[t][v]);
     }
+}
+
+// The columns from i to `end`, fewer than a vector's.
+template <class Arch, class Value>
+inline void add_last_columns(const OutputRow& out, const RowPath<Value>& path, size_t t, size_t i,
+                             size_t end) {
+    using V = Floats<Arch>;
+    V y(0.0F);
+    for (size_t k = 0; k < path.trees; ++k) {
+        V sum(0.0F);
+        for (size_t n = k * path.levels; n < (k + 1) * path.levels; ++n)
+            sum = xsimd::fma(V(path.a[t * path.trees * path.levels + n]),
+                             load_floats_partial<Arch>(path.rows[n] + i, end - i), sum);
+        y = sizeof(Value) == 1 ? xsimd::fma(sum, V(path.scales[t * path.trees + k]), y) : sum;
+    }
+    put<Arch>(out, i, end - i, y);
 }
 
 // The block of columns from i on, or what is left of it.
 template <class Arch, size_t tokens, class Value>
-inline void add_block(const OutputRow* out, const float* a, const Value* const* rows, size_t count,
-                      size_t i) {
-    using V = Floats<Arch>;
+inline void add_block(const OutputRow* out, const RowPath<Value>& path, size_t i) {
     constexpr size_t w = lanes<Arch>, step = block_vectors<tokens> * w;
     const size_t hidden = out[0].hidden;
     const size_t end = hidden - i < block_columns<Arch> ? hidden : i + block_columns<Arch>;
     for (; i + step <= end; i += step)
-        add_columns<Arch, tokens, block_vectors<tokens>>(out, a, rows, count, i);
+        add_columns<Arch, tokens, block_vectors<tokens>>(out, path, i);
     for (; i + w <= end; i += w)
-        add_columns<Arch, tokens, 1>(out, a, rows, count, i);
-    for (size_t t = 0; t < tokens && i < end; ++t) {
-        V sum(0.0F);
-        for (size_t n = 0; n < count; ++n)
-            sum = xsimd::fma(V(a[t * count + n]), load_floats_partial<Arch>(rows[n] + i, end - i), sum);
-        put<Arch>(out[t], i, end - i, sum);
-    }
+        add_columns<Arch, tokens, 1>(out, path, i);
+    for (size_t t = 0; t < tokens && i < end; ++t)
+        add_last_columns<Arch>(out[t], path, t, i, end);
 }
 
 // Activations as words, and the rows they meet: whole words, so that the path of a tree may end with rows
