@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "kernels/forest/rows-inl.h"
+#include "kernels/forest/walk-inl.h"
 
 namespace espalier {
 namespace {
@@ -318,7 +319,31 @@ inline float through_bf16(float value) {
 }
 
 // a to whole steps of the returned scale, -127 to 127. Infinities and NaN have no 8-bit form: they make the
-// scale NaN, and with it the token's whole output, on every instruction set.
+// scale NaN, and with it the token's whole output, on every instruction set. (Only a subnormal scale, itself
+// rounded to few bits, lets the largest values pass 127.)
+#if defined(__AVX512F__)
+inline float round_to_steps(float* a, size_t count) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most = _mm512_setzero_si512();
+    for (size_t n = 0; n < count; n += 16)
+        most = _mm512_max_epu32(
+            most, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_of(count - n), a + n), magnitude));
+    const uint32_t bits = _mm512_reduce_max_epu32(most);
+    float largest = 0;
+    __builtin_memcpy(&largest, &bits, sizeof(bits));
+    const float scale = bits < 0x7f800000u ? largest / 127.0F : NAN;
+    const __m512 top = _mm512_set1_ps(127.0F);
+    for (size_t n = 0; n < count; n += 16) {
+        const __mmask16 there = lanes_of(count - n), counts = scale > 0 ? there : 0;
+        const __m512 steps =
+            _mm512_maskz_div_ps(counts, _mm512_maskz_loadu_ps(there, a + n), _mm512_set1_ps(scale));
+        const __m512 whole = _mm512_roundscale_ps(steps, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm512_mask_storeu_ps(
+            a + n, there, _mm512_max_ps(_mm512_min_ps(whole, top), _mm512_sub_ps(_mm512_setzero_ps(), top)));
+    }
+    return scale;
+}
+#else
 inline float round_to_steps(float* a, size_t count) {
     float largest = 0;
     bool finite = true;
@@ -329,12 +354,12 @@ inline float round_to_steps(float* a, size_t count) {
     }
     const float scale = finite ? largest / 127.0F : NAN;
     for (size_t n = 0; n < count; ++n) {
-        // Only a subnormal scale, itself rounded to few bits, lets the largest values pass 127.
         const float step = scale > 0 ? std::nearbyint(a[n] / scale) : 0.0F;
         a[n] = step > 127.0F ? 127.0F : step < -127.0F ? -127.0F : step;
     }
     return scale;
 }
+#endif
 
 // Levels of a tree's path, rounded, to words: [ceil(levels / 2)] pairs of bf16, or [ceil(levels / 4)] quads
 // of 8-bit steps.
@@ -346,20 +371,19 @@ inline void pack_pairs(const float* a, size_t levels, uint32_t* words) {
         words[n / 2] = (first >> 16) | (second & 0xffff0000u);
     }
 }
-// Returns what a sum over rows that are moved up by 128 starts with.
+#if defined(__AVX512F__)
+// levels: a multiple of 4. Returns what a sum over rows that are moved up by 128 starts with.
 inline int32_t pack_quads(const float* a, size_t levels, uint32_t* words) {
-    int32_t steps = 0;
-    for (size_t n = 0; n < levels; n += 4) {
-        uint32_t packed = 0;
-        for (size_t part = 0; part < 4 && n + part < levels; ++part) {
-            const auto step = static_cast<int32_t>(a[n + part]);
-            steps += step;
-            packed |= (static_cast<uint32_t>(step) & 0xffu) << (8 * part);
-        }
-        words[n / 4] = packed;
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t n = 0; n < levels; n += 16) {
+        const __mmask16 there = lanes_of(levels - n);
+        const __m512i steps = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(there, a + n));
+        _mm512_mask_cvtepi32_storeu_epi8(words + n / 4, there, steps);
+        sum = _mm512_add_epi32(sum, steps);
     }
-    return -128 * steps;
+    return -128 * _mm512_reduce_add_epi32(sum);
 }
+#endif
 
 }  // namespace
 }  // namespace espalier

@@ -326,10 +326,7 @@ class NeuronWalk {
     // all others.
     void note_margin(uint32_t token, size_t k) {
         const float* values = values_of(f_.routes_on_gate ? g_ : z_, token, k);
-        float margin = INFINITY;
-        for (size_t level = 0; level < f_.depth; ++level)
-            margin = smaller_margin(margin, values[level]);
-        call_.routes.margin[token * f_.trees + k] = margin;
+        call_.routes.margin[token * f_.trees + k] = smallest_margin(values, f_.depth);
     }
 
     // Path number `at` of the group, of tree k: its rows, and its activations as they multiply them.
