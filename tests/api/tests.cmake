@@ -27,6 +27,6 @@ foreach(name allocations_test decoder_api_test forest_api_test resident_memory_t
     target_link_libraries(${name} PRIVATE espalier_api_models)
 endforeach()
 
-target_sources(allocations_test PRIVATE malloc_watch.cpp)
+espalier_watch_malloc(allocations_test)
 
 include(consumer/tests.cmake)

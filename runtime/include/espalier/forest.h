@@ -2,11 +2,13 @@
  * feed-forward trees run by Espalier's kernels. C99. What espalier.h says of errors, strings and structs
  * holds here too.
  *
- * leaf    Fast feedforward networks (arXiv 2308.14711, section 3, inference): a tree walks `depth` nodes and
- * runs the one small layer of the leaf it ends in: y = act(x up_leaf^T + up_bias_leaf) down_leaf +
- * output_bias_leaf neuron  UltraFastBERT (arXiv 2311.10770, Algorithm 1): every node of the path, of depth +
- * 1 levels, is a neuron: y = sum over the path of act(x . node_weight_n + node_bias_n) down_n, and
- * output_bias at the end
+ * ESPALIER_LEAF_FOREST: fast feedforward networks (arXiv 2308.14711, section 3, inference). A tree walks
+ * `depth` nodes and runs the one small layer of the leaf it ends in:
+ * y = act(x up_leaf^T + up_bias_leaf) down_leaf + output_bias_leaf.
+ *
+ * ESPALIER_NEURON_FOREST: UltraFastBERT (arXiv 2311.10770, Algorithm 1). Every node of the path, of depth + 1
+ * levels, is a neuron: y = the sum over the path of act(x . node_weight_n + node_bias_n) down_n, and
+ * output_bias at the end.
  *
  * In both x . node_weight_n + node_bias_n > 0 goes right (n -> 2n + 2), else left (2n + 1); the trees'
  * outputs are added. All numbers are float32. A token's result does not depend on the other tokens of a call.
