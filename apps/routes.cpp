@@ -5,13 +5,14 @@
 
 #include "apps/command.h"
 #include "apps/lines.h"
+#include "apps/routes_page.h"
 #include "base/error.h"
 
 namespace espalier {
 namespace {
 
 struct Options {
-    std::string file;
+    std::string file, html;
     std::vector<std::string> texts;
     CommonOptions common;
 };
@@ -152,10 +153,12 @@ int routes(const Options& options) {
     ContextOptions inner;
     inner.threads = options.common.threads;
     Context context(*model, inner);
+    Json texts = Json::array();  // of the page
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
         context.encode(tokens.batch());
         const Json j = routes_of(context, *model, tokens, input, forests);
+        if (!options.html.empty()) texts.push_back(j);
         if (options.common.json) {
             print_json(j);
         } else {
@@ -167,10 +170,12 @@ int routes(const Options& options) {
         if (options.common.json) print_json({{"error", message}});
     };
     const bool good = for_each_text(options.texts, use, bad);
+    Json usage = Json::array();
+    for (const Forest& forest : forests)
+        usage.push_back(usage_of(forest));
+    if (!options.html.empty())
+        write_text(options.html, routes_page(texts, usage, "Routes of " + std::string(model->spec().name)));
     if (options.common.json) {
-        Json usage = Json::array();
-        for (const Forest& forest : forests)
-            usage.push_back(usage_of(forest));
         print_json({{"usage", std::move(usage)}});
     } else {
         print_usage(forests);
@@ -187,6 +192,8 @@ void add_routes(CLI::App& app, Runner& run) {
     auto options = std::make_shared<Options>();
     command->add_option("FILE", options->file, "A model file with trees")->required();
     command->add_option("TEXT", options->texts, "Texts (default: lines of stdin)");
+    command->add_option("--html", options->html,
+                        "A page to write: every token's leaf and margin, usage, and who shares a leaf");
     add_common(*command, options->common, true);
     command->callback([options, &run] { run = [options] { return routes(*options); }; });
 }
