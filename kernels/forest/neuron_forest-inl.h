@@ -170,6 +170,8 @@ class NeuronWalk {
                 f_.gated() ? values_of(g_, tokens[i], k) : z_rows[i];  // not written where nothing is gated
         }
         for (size_t level = from; level < to; ++level) {
+            const bool next_is_far = level + 1 < to && level + 1 > plan_.near_levels;
+            if (plan_.fetch_ahead && next_is_far) fetch_children(k, node[0]);
             bool together = count == group;
             for (size_t i = 1; i < count; ++i)
                 together = together && node[i] == node[0];
@@ -184,7 +186,7 @@ class NeuronWalk {
                 if (f_.gated()) g_rows[i][level] = gates[i];
                 const float chooses = f_.routes_on_gate ? gates[i] : values[i];
                 node[i] = 2 * node[i] + 1 + (goes_right(chooses, f_.tie) ? 1 : 0);
-                if (plan_.fetch && level >= plan_.near_levels && level + 1 < to) fetch_rows(k, node[i]);
+                if (plan_.fetch && next_is_far) fetch_rows(k, node[i]);
             }
         }
         // Past the last level stands the child that there is not.
@@ -194,9 +196,13 @@ class NeuronWalk {
     }
 
     [[gnu::noinline]] void fetch_rows(size_t k, size_t node) const {
-        fetch(in_row(k, node), f_.hidden * sizeof(Value));
-        if (f_.gated()) fetch(gate_row(k, node), f_.hidden * sizeof(Value));
+        if (!plan_.fetch_ahead) fetch_tests(k, node, 1);
         fetch(out_row(k, node), f_.hidden * sizeof(Value));
+    }
+    [[gnu::noinline]] void fetch_children(size_t k, size_t node) const { fetch_tests(k, 2 * node + 1, 2); }
+    void fetch_tests(size_t k, size_t node, size_t nodes) const {
+        fetch(in_row(k, node), nodes * f_.hidden * sizeof(Value));
+        if (f_.gated()) fetch(gate_row(k, node), nodes * f_.hidden * sizeof(Value));
     }
 
     const Value* in_row(size_t k, size_t node) const {

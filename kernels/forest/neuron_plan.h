@@ -14,6 +14,7 @@ struct NeuronPlan {
     bool stream = false;           // outputs go past the caches
     bool fetch = false;            // rows are asked for as soon as a token knows its next node,
     size_t near_levels = 0;        // below the levels whose rows the caches have anyway
+    bool fetch_ahead = false;      // both children's rows before it knows: for a lone token
 };
 NeuronPlan plan_neuron_forest(const NeuronForest& forest, size_t tokens);
 
