@@ -46,6 +46,7 @@ void add_fuse(CLI::App& app, Runner& run);
 void add_inspect(CLI::App& app, Runner& run);
 void add_verify(CLI::App& app, Runner& run);
 void add_classify(CLI::App& app, Runner& run);
+void add_compare(CLI::App& app, Runner& run);
 void add_embed(CLI::App& app, Runner& run);
 void add_glue(CLI::App& app, Runner& run);
 void add_routes(CLI::App& app, Runner& run);

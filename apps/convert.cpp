@@ -53,7 +53,7 @@ int convert(const Options& options) {
 
 void add_convert(CLI::App& app, Runner& run) {
     auto* command = app.add_subcommand("convert",
-                                       "Import a Hugging Face BERT or Llama folder, a tree "
+                                       "Import a Hugging Face BERT or Llama folder, UltraFastBERT, a tree "
                                        "checkpoint, or a llama2.c checkpoint");
     auto options = std::make_shared<Options>();
     command
@@ -75,6 +75,20 @@ void add_convert(CLI::App& app, Runner& run) {
         ->add_option("--max-tokens", options->convert.max_tokens, "Longest sequence (default: all positions)")
         ->check(CLI::Range(3u, 1u << 24));
     command->add_option("--tokenizer", options->convert.tokenizer, "tokenizer.bin of a llama2.c checkpoint");
+    command
+        ->add_option(
+            "--zero-goes", options->convert.zero_goes,
+            "Where a node's product of exactly zero goes (default: as the layout's published code has it)")
+        ->check(CLI::IsMember({"left", "right"}));
+    command
+        ->add_option(
+            "--leaf-bias", options->convert.leaf_bias,
+            "fastfeedforward's output bias of leaves, which its training adds and its evaluation does not")
+        ->check(CLI::IsMember({"keep", "drop"}));
+    command
+        ->add_option("--leaf-activation", options->convert.leaf_activation,
+                     "Activation in fastfeedforward's leaves, which checkpoints do not hold")
+        ->check(CLI::IsMember({"relu", "gelu_erf", "gelu_tanh", "silu", "tanh", "none"}));
     command->add_option("--head-name", options->convert.head_name,
                         "Name of the only head (default: classifier); heads that DIR lists have their own");
     command->add_option("--name", options->name, "The model's name (default: the folder's)");

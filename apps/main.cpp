@@ -15,8 +15,8 @@ int run_command(int argc, char** argv) {
     app.set_version_flag("--version", version_text());
     app.set_help_all_flag("--help-all", "Help of all subcommands");
     Runner run;
-    for (const auto add : {add_convert, add_fuse, add_inspect, add_verify, add_classify, add_embed, add_glue,
-                           add_routes, add_generate, add_perplexity, add_bench})
+    for (const auto add : {add_convert, add_fuse, add_inspect, add_verify, add_classify, add_embed,
+                           add_compare, add_glue, add_routes, add_generate, add_perplexity, add_bench})
         add(app, run);
     try {
         app.parse(argc, argv);

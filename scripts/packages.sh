@@ -39,7 +39,7 @@ require_packages() {
 
 # ocl-icd-opencl-dev: the CMake files of libdnnl-dev ask for OpenCL, which that package only recommends.
 build_packages=(g++ cmake ninja-build libdnnl-dev ocl-icd-opencl-dev libxsimd-dev libxxhash-dev libcli11-dev nlohmann-json3-dev)
-check_packages=(doctest-dev libbenchmark-dev libsentencepiece-dev clang clang-format clang-tidy libclang-rt-14-dev libomp-dev binutils python3 python3-venv python3-numpy python3-torch)
+check_packages=(doctest-dev libbenchmark-dev libsentencepiece-dev clang clang-format clang-tidy libclang-rt-14-dev libomp-dev binutils python3 python3-dev python3-venv python3-numpy python3-torch)
 # From PyPI, with all that they need but numpy and PyTorch: versions that work with Debian's Python 3.11, numpy 1.24 and PyTorch 1.13.
 training_packages=(tokenizers==0.23.3 safetensors==0.8.0
     matplotlib==3.10.9 contourpy==1.3.2 cycler==0.12.1 fonttools==4.68.0 kiwisolver==1.5.1 packaging==26.4 pillow==13.0.0
@@ -47,3 +47,6 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
 # Cross builds: the compiler, the emulator that runs what it makes, and the libraries of the other architecture.
 arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64)
+# From PyPI, without what they need beside these: to build the Python package and to test it. Debian has numpy and PyTorch.
+python_packages=(scikit-build-core==1.1.2 nanobind==3.1.0 packaging==26.4 pathspec==1.1.1 fastfeedforward==0.2.1 safetensors==0.8.0
+    pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)

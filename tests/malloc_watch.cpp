@@ -95,6 +95,27 @@ void free(void* pointer) {
 }
 }
 #else
+#if defined(ESPALIER_WRAPS_MALLOC)
+// The linker sends what our own code calls here, and the sanitizer keeps its malloc (--wrap).
+extern "C" {
+void* __real_malloc(size_t bytes);
+void* __real_aligned_alloc(size_t alignment, size_t bytes);
+void __real_free(void* pointer);
+
+void* __wrap_malloc(size_t bytes) {
+    return espalier::test::refuses(bytes) ? nullptr : espalier::test::took(__real_malloc(bytes));
+}
+void* __wrap_aligned_alloc(size_t alignment, size_t bytes) {
+    return espalier::test::refuses(bytes) ? nullptr
+                                          : espalier::test::took(__real_aligned_alloc(alignment, bytes));
+}
+void __wrap_free(void* pointer) {
+    espalier::test::gives_back(pointer);
+    __real_free(pointer);
+}
+}
+#endif
+
 namespace {
 
 void* new_bytes(size_t bytes, size_t alignment) {
@@ -105,8 +126,12 @@ void* new_bytes(size_t bytes, size_t alignment) {
     return espalier::test::took(pointer);
 }
 void delete_bytes(void* pointer) {
+#if defined(ESPALIER_WRAPS_MALLOC)
+    __wrap_free(pointer);
+#else
     espalier::test::gives_back(pointer);
     std::free(pointer);
+#endif
 }
 
 }  // namespace

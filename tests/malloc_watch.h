@@ -1,6 +1,7 @@
 // Stands in for malloc, to count what the calling thread takes and to refuse one allocation. Under
-// sanitizers, which bring a malloc of their own, and where the C library is not glibc, for operator new
-// alone. Link malloc_watch.cpp into the program.
+// sanitizers, which bring a malloc of their own, for operator new and for malloc where our own code calls it;
+// where the C library is not glibc, for operator new alone. espalier_watch_malloc(TARGET) puts it into a
+// program.
 #pragma once
 
 #include <cstddef>

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "apps/importers/fast_feedforward.h"
 #include "base/error.h"
 #include "base/float16.h"
 #include "model_format/layout.h"
@@ -78,6 +79,16 @@ void BertReader::add(const std::string& target, const std::string& source, std::
     const Safetensors::Tensor& tensor = weights_->check(source, shape);
     import_.tensors.push_back({target, dimensions.empty() ? std::move(shape) : std::move(dimensions),
                                [file = weights_, &tensor] { return Safetensors::values(tensor); }});
+}
+
+void BertReader::add_changed(const std::string& target, const std::string& source,
+                             std::vector<uint64_t> shape, std::vector<uint64_t> dimensions,
+                             std::function<std::vector<float>(std::vector<float>)> change) {
+    const Safetensors::Tensor& tensor = weights_->check(source, shape);
+    import_.tensors.push_back(
+        {target, std::move(dimensions), [file = weights_, &tensor, change = std::move(change)] {
+             return change(Safetensors::values(tensor));
+         }});
 }
 
 void BertReader::add_stacked(const std::string& target, const std::vector<std::string>& sources,
@@ -267,9 +278,14 @@ std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& c
     part.flags = part_flag::up_bias | part_flag::output_bias;
     for (uint32_t layer = 0; layer < layers; ++layer) {
         reader.add_attention_block(layer, true);
-        reader.add_part(part);
         const std::string from = layer_name(reader.prefix(), layer),
                           to = "blocks." + std::to_string(layer) + ".parts.0.";
+        if (const auto module = find_fast_feedforward(*weights, from)) {
+            add_fast_feedforward(reader, options, s.hidden, *module, to);
+            reader.add_output_norm(layer);
+            continue;
+        }
+        reader.add_part(part);
         reader.add(to + "up.weight", from + "intermediate.dense.weight", {part.width, s.hidden});
         reader.add(to + "up.bias", from + "intermediate.dense.bias", {part.width});
         reader.add(to + "down.weight", from + "output.dense.weight", {s.hidden, part.width});

@@ -27,6 +27,10 @@ class BertReader {
     // `dimensions` in the file.
     void add(const std::string& target, const std::string& source, std::vector<uint64_t> shape,
              std::vector<uint64_t> dimensions = {});
+    // The same, but the file gets what `change` makes of the values.
+    void add_changed(const std::string& target, const std::string& source, std::vector<uint64_t> shape,
+                     std::vector<uint64_t> dimensions,
+                     std::function<std::vector<float>(std::vector<float>)> change);
     // Several [n, …] tensors one under another.
     void add_stacked(const std::string& target, const std::vector<std::string>& sources,
                      std::vector<uint64_t> shape);

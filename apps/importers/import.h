@@ -49,7 +49,10 @@ struct ConvertOptions {
     std::string pooling;      // --pooling; empty: as the checkpoint says
     uint32_t max_tokens = 0;  // 0: the model's positions
     std::string tokenizer;    // --tokenizer: of a llama2.c checkpoint
-    std::string head_name;    // --head-name; empty: "classifier"
+    std::string zero_goes;    // --zero-goes: left, right; empty: as the published code of the layout has it
+    std::string leaf_bias;    // --leaf-bias: keep, drop; of the fastfeedforward package's layers
+    std::string leaf_activation;  // --leaf-activation; likewise
+    std::string head_name;        // --head-name; empty: "classifier"
 };
 
 // The longest sequence: --max-tokens, or 0 for all positions. Throws where there are fewer.

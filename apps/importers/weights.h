@@ -27,6 +27,10 @@ class Weights {
 
     // As Safetensors::check, and marked as used. Throws Error(bad_model) where the tensor is missing.
     const Safetensors::Tensor& check(const std::string& name, std::span<const uint64_t> shape);
+    // Counts as used, if it is there.
+    void set_aside(const std::string& name) {
+        if (has(name)) used_.insert(name);
+    }
     std::vector<std::string> unused() const;
 
    private:

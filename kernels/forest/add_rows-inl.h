@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "kernels/forest/rows-inl.h"
+#include "kernels/forest/walk-inl.h"
 
 namespace espalier {
 namespace {
@@ -85,58 +86,105 @@ inline constexpr size_t block_vectors = tokens == 1 ? 8 : 4;
 template <class Arch>
 inline constexpr size_t block_columns = 8 * lanes<Arch>;
 
-// a: [tokens, count].
+// Activations and the rows that they multiply. 8-bit: whole steps, and a tree's sum times its scale is what
+// it adds; the others: all trees are one path.
+template <class Value>
+struct RowPath {
+    const float* a = nullptr;            // [tokens, trees, levels]
+    const Value* const* rows = nullptr;  // [trees, levels]
+    size_t trees = 0, levels = 0;
+    const float* scales = nullptr;  // 8-bit: [tokens, trees]
+};
+
+// sum[t][v] = of tree k, over its levels, a * row. Of 8 bits these are whole numbers below 2^24: exact, as
+// integer products are.
 template <class Arch, size_t tokens, size_t vectors, class Value>
-inline void add_columns(const OutputRow* out, const float* a, const Value* const* rows, size_t count,
-                        size_t i) {
+[[gnu::always_inline]] inline void sum_rows(const RowPath<Value>& path, size_t k, size_t i,
+                                            Floats<Arch> (&sum)[tokens][vectors]) {
     using V = Floats<Arch>;
     constexpr size_t w = lanes<Arch>;
-    V sum[tokens][vectors];
+    const Value* const* rows = path.rows + k * path.levels;
+    const float* a = path.a + k * path.levels;
 #pragma GCC unroll 4
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
             sum[t][v] = V(0.0F);
     }
-    for (size_t n = 0; n < count; ++n) {
+    for (size_t n = 0; n < path.levels; ++n) {
         V row[vectors];
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
             row[v] = load_floats<Arch>(rows[n] + i + v * w);
 #pragma GCC unroll 4
         for (size_t t = 0; t < tokens; ++t) {
-            const V factor(a[t * count + n]);
+            const V factor(a[t * path.trees * path.levels + n]);
 #pragma GCC unroll 8
             for (size_t v = 0; v < vectors; ++v)
                 sum[t][v] = xsimd::fma(factor, row[v], sum[t][v]);
+        }
+    }
+}
+
+template <class Arch, size_t tokens, size_t vectors, class Value>
+inline void add_columns(const OutputRow* out, const RowPath<Value>& path, size_t i) {
+    using V = Floats<Arch>;
+    V y[tokens][vectors];
+    sum_rows<Arch>(path, 0, i, y);
+    if constexpr (sizeof(Value) == 1) {
+#pragma GCC unroll 4
+        for (size_t t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
+            for (size_t v = 0; v < vectors; ++v)
+                y[t][v] = y[t][v] * V(path.scales[t * path.trees]);
+        }
+        for (size_t k = 1; k < path.trees; ++k) {
+            V sum[tokens][vectors];
+            sum_rows<Arch>(path, k, i, sum);
+#pragma GCC unroll 4
+            for (size_t t = 0; t < tokens; ++t) {
+#pragma GCC unroll 8
+                for (size_t v = 0; v < vectors; ++v)
+                    y[t][v] = xsimd::fma(sum[t][v], V(path.scales[t * path.trees + k]), y[t][v]);
+            }
         }
     }
 #pragma GCC unroll 4
     for (size_t t = 0; t < tokens; ++t) {
 #pragma GCC unroll 8
         for (size_t v = 0; v < vectors; ++v)
-            put<Arch>(out[t], i + v * w, w, sum[t][v]);
+            put<Arch>(out[t], i + v * lanes<Arch>, lanes<Arch>, y[t][v]);
     }
+}
+
+// The columns from i to `end`, fewer than a vector's.
+template <class Arch, class Value>
+inline void add_last_columns(const OutputRow& out, const RowPath<Value>& path, size_t t, size_t i,
+                             size_t end) {
+    using V = Floats<Arch>;
+    V y(0.0F);
+    for (size_t k = 0; k < path.trees; ++k) {
+        V sum(0.0F);
+        for (size_t n = k * path.levels; n < (k + 1) * path.levels; ++n)
+            sum = xsimd::fma(V(path.a[t * path.trees * path.levels + n]),
+                             load_floats_partial<Arch>(path.rows[n] + i, end - i), sum);
+        y = sizeof(Value) == 1 ? xsimd::fma(sum, V(path.scales[t * path.trees + k]), y) : sum;
+    }
+    put<Arch>(out, i, end - i, y);
 }
 
 // The block of columns from i on, or what is left of it.
 template <class Arch, size_t tokens, class Value>
-inline void add_block(const OutputRow* out, const float* a, const Value* const* rows, size_t count,
-                      size_t i) {
-    using V = Floats<Arch>;
+inline void add_block(const OutputRow* out, const RowPath<Value>& path, size_t i) {
     constexpr size_t w = lanes<Arch>, step = block_vectors<tokens> * w;
     const size_t hidden = out[0].hidden;
     const size_t end = hidden - i < block_columns<Arch> ? hidden : i + block_columns<Arch>;
     for (; i + step <= end; i += step)
-        add_columns<Arch, tokens, block_vectors<tokens>>(out, a, rows, count, i);
+        add_columns<Arch, tokens, block_vectors<tokens>>(out, path, i);
     for (; i + w <= end; i += w)
-        add_columns<Arch, tokens, 1>(out, a, rows, count, i);
-    for (size_t t = 0; t < tokens && i < end; ++t) {
-        V sum(0.0F);
-        for (size_t n = 0; n < count; ++n)
-            sum = xsimd::fma(V(a[t * count + n]), load_floats_partial<Arch>(rows[n] + i, end - i), sum);
-        put<Arch>(out[t], i, end - i, sum);
-    }
+        add_columns<Arch, tokens, 1>(out, path, i);
+    for (size_t t = 0; t < tokens && i < end; ++t)
+        add_last_columns<Arch>(out[t], path, t, i, end);
 }
 
 // Activations as words, and the rows they meet: whole words, so that the path of a tree may end with rows
@@ -271,7 +319,31 @@ inline float through_bf16(float value) {
 }
 
 // a to whole steps of the returned scale, -127 to 127. Infinities and NaN have no 8-bit form: they make the
-// scale NaN, and with it the token's whole output, on every instruction set.
+// scale NaN, and with it the token's whole output, on every instruction set. (Only a subnormal scale, itself
+// rounded to few bits, lets the largest values pass 127.)
+#if defined(__AVX512F__)
+inline float round_to_steps(float* a, size_t count) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most = _mm512_setzero_si512();
+    for (size_t n = 0; n < count; n += 16)
+        most = _mm512_max_epu32(
+            most, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_of(count - n), a + n), magnitude));
+    const uint32_t bits = _mm512_reduce_max_epu32(most);
+    float largest = 0;
+    __builtin_memcpy(&largest, &bits, sizeof(bits));
+    const float scale = bits < 0x7f800000u ? largest / 127.0F : NAN;
+    const __m512 top = _mm512_set1_ps(127.0F);
+    for (size_t n = 0; n < count; n += 16) {
+        const __mmask16 there = lanes_of(count - n), counts = scale > 0 ? there : 0;
+        const __m512 steps =
+            _mm512_maskz_div_ps(counts, _mm512_maskz_loadu_ps(there, a + n), _mm512_set1_ps(scale));
+        const __m512 whole = _mm512_roundscale_ps(steps, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm512_mask_storeu_ps(
+            a + n, there, _mm512_max_ps(_mm512_min_ps(whole, top), _mm512_sub_ps(_mm512_setzero_ps(), top)));
+    }
+    return scale;
+}
+#else
 inline float round_to_steps(float* a, size_t count) {
     float largest = 0;
     bool finite = true;
@@ -282,12 +354,12 @@ inline float round_to_steps(float* a, size_t count) {
     }
     const float scale = finite ? largest / 127.0F : NAN;
     for (size_t n = 0; n < count; ++n) {
-        // Only a subnormal scale, itself rounded to few bits, lets the largest values pass 127.
         const float step = scale > 0 ? std::nearbyint(a[n] / scale) : 0.0F;
         a[n] = step > 127.0F ? 127.0F : step < -127.0F ? -127.0F : step;
     }
     return scale;
 }
+#endif
 
 // Levels of a tree's path, rounded, to words: [ceil(levels / 2)] pairs of bf16, or [ceil(levels / 4)] quads
 // of 8-bit steps.
@@ -299,20 +371,19 @@ inline void pack_pairs(const float* a, size_t levels, uint32_t* words) {
         words[n / 2] = (first >> 16) | (second & 0xffff0000u);
     }
 }
-// Returns what a sum over rows that are moved up by 128 starts with.
+#if defined(__AVX512F__)
+// levels: a multiple of 4. Returns what a sum over rows that are moved up by 128 starts with.
 inline int32_t pack_quads(const float* a, size_t levels, uint32_t* words) {
-    int32_t steps = 0;
-    for (size_t n = 0; n < levels; n += 4) {
-        uint32_t packed = 0;
-        for (size_t part = 0; part < 4 && n + part < levels; ++part) {
-            const auto step = static_cast<int32_t>(a[n + part]);
-            steps += step;
-            packed |= (static_cast<uint32_t>(step) & 0xffu) << (8 * part);
-        }
-        words[n / 4] = packed;
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t n = 0; n < levels; n += 16) {
+        const __mmask16 there = lanes_of(levels - n);
+        const __m512i steps = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(there, a + n));
+        _mm512_mask_cvtepi32_storeu_epi8(words + n / 4, there, steps);
+        sum = _mm512_add_epi32(sum, steps);
     }
-    return -128 * steps;
+    return -128 * _mm512_reduce_add_epi32(sum);
 }
+#endif
 
 }  // namespace
 }  // namespace espalier

@@ -303,9 +303,8 @@ class NeuronWalk {
                 add_words<tokens>(out, word_path(0), column);
         }
         if (word_end() == f_.hidden) return;
-        unround(tokens);
         for (size_t column = word_end(); column < f_.hidden; column += block_columns<Arch>)
-            add_block<Arch, tokens>(out, a_, rows_, path(), column);
+            add_block<Arch, tokens>(out, row_path(0), column);
     }
 
     // Tokens of different leaves.
@@ -317,10 +316,9 @@ class NeuronWalk {
             }
         }
         if (word_end() == f_.hidden) return;
-        unround(count);
         for (size_t column = word_end(); column < f_.hidden; column += block_columns<Arch>) {
             for (size_t i = 0; i < count; ++i)
-                add_block<Arch, 1>(out + i, a_ + i * path(), rows_ + i * path(), path(), column);
+                add_block<Arch, 1>(out + i, row_path(i), column);
         }
     }
 
@@ -328,10 +326,7 @@ class NeuronWalk {
     // all others.
     void note_margin(uint32_t token, size_t k) {
         const float* values = values_of(f_.routes_on_gate ? g_ : z_, token, k);
-        float margin = INFINITY;
-        for (size_t level = 0; level < f_.depth; ++level)
-            margin = smaller_margin(margin, values[level]);
-        call_.routes.margin[token * f_.trees + k] = margin;
+        call_.routes.margin[token * f_.trees + k] = smallest_margin(values, f_.depth);
     }
 
     // Path number `at` of the group, of tree k: its rows, and its activations as they multiply them.
@@ -351,21 +346,16 @@ class NeuronWalk {
         if constexpr (word_levels == 2) pack_pairs(a, padded_levels(), words_ + at * words_a_tree());
         if constexpr (word_levels == 4)
             starts_[at] = pack_quads(a, padded_levels(), words_ + at * words_a_tree());
-        if constexpr (type == TensorType::s8 && word_levels == 1) {
-            for (size_t level = 0; level < padded_levels(); ++level)
-                a[level] *= scales_[at];
-        }
     }
 
-    // Columns beyond the last whole block of words take steps times scale.
-    void unround(size_t count) {
-        if constexpr (type == TensorType::s8 && word_levels > 1) {
-            for (size_t at = 0; at < count * f_.trees; ++at) {
-                for (size_t level = 0; level < padded_levels(); ++level)
-                    a_[at * padded_levels() + level] *= scales_[at];
-            }
+    // Of the group's token i.
+    RowPath<Value> row_path(size_t i) const {
+        const float* a = a_ + i * path();
+        const Value* const* rows = rows_ + i * path();
+        if constexpr (type == TensorType::s8) {
+            return {a, rows, f_.trees, padded_levels(), scales_ + i * f_.trees};
         } else {
-            static_cast<void>(count);
+            return {a, rows, 1, path(), nullptr};
         }
     }
 

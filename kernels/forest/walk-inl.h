@@ -28,5 +28,34 @@ inline float smaller_margin(float margin, float value) {
     return margin;
 }
 
+#if defined(__AVX512F__)
+// Of `left` values that are left, those of one vector.
+[[gnu::always_inline]] inline __mmask16 lanes_of(size_t left) {
+    return static_cast<__mmask16>(left >= 16 ? 0xffffu : (1u << left) - 1);
+}
+#endif
+
+// The smallest of all, as smaller_margin has it; infinite where there are none.
+inline float smallest_margin(const float* values, size_t count) {
+    float margin = INFINITY;
+#if defined(__AVX512F__)
+    const __m512i offset = _mm512_set1_epi32(static_cast<int32_t>(0x807fffffu));
+    __m512i least = _mm512_set1_epi32(-1);
+    for (size_t i = 0; i < count; i += 16) {
+        const __mmask16 there = lanes_of(count - i);
+        const __m512i bits = _mm512_maskz_loadu_epi32(there, values + i);
+        const __m512i distance =
+            _mm512_add_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)), offset);
+        least = _mm512_mask_min_epu32(least, there, least, distance);
+    }
+    const uint32_t bits = _mm512_reduce_min_epu32(least) - 0x807fffffu;
+    __builtin_memcpy(&margin, &bits, sizeof(bits));
+#else
+    for (size_t i = 0; i < count; ++i)
+        margin = smaller_margin(margin, values[i]);
+#endif
+    return margin;
+}
+
 }  // namespace
 }  // namespace espalier

@@ -22,11 +22,11 @@ espalier_c_test(api_c_test)
 espalier_c_test(api_options_test ${PROJECT_BINARY_DIR}/tests/api_options_test.esp)
 espalier_c_test(api_memory_test ${backends})
 
-foreach(name allocations_test decoder_api_test resident_memory_test threads_test wrapper_test)
+foreach(name allocations_test decoder_api_test forest_api_test resident_memory_test threads_test wrapper_test)
     espalier_test(api/${name}.cpp)
     target_link_libraries(${name} PRIVATE espalier_api_models)
 endforeach()
 
-target_sources(allocations_test PRIVATE malloc_watch.cpp)
+espalier_watch_malloc(allocations_test)
 
 include(consumer/tests.cmake)

@@ -3,9 +3,8 @@
 // oneDNN that of our own kernels, and packing and threads change no bit.
 //
 //   numbers [--models N] [--first N]     200 models by default
-//   numbers --answers N                  prints a hash of the 8-bit answers of N models on the best
-//   instruction
-//                                        set, to be compared between processes (ESPALIER_WITHOUT=vnni)
+//   numbers --answers N                  prints a hash of the 8-bit answers of N models, to be compared
+//                                        between processes (ESPALIER_WITHOUT=vnni)
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,9 +29,9 @@ bool maybe(Random& random, uint32_t one_in) {
 
 enum class Numbers { ordinary, denormal, saturating, infinite, nan };
 
-PartSpec random_part(Random& random, bool integers_alone) {
+PartSpec random_part(Random& random) {
     PartSpec part;
-    part.kind = static_cast<PartKind>(any(random, 1, integers_alone ? 2 : 3));
+    part.kind = static_cast<PartKind>(any(random, 1, 3));
     part.activation = static_cast<Activation>(any(random, 1, 5));
     part.flags = (maybe(random, 3) ? 0 : part_flag::up_bias) |
                  (maybe(random, 3) ? 0 : part_flag::output_bias) | (maybe(random, 3) ? part_flag::gated : 0);
@@ -52,10 +51,7 @@ PartSpec random_part(Random& random, bool integers_alone) {
     return part;
 }
 
-// integers_alone: in 8 bits, of what is summed in integers whatever products the processor has. Attention is
-// in 8 bits only where there are products of quads, and neuron trees add what they reach in float32 where
-// there are none.
-ModelSpec random_spec(Random& random, bool integers_alone) {
+ModelSpec random_spec(Random& random) {
     ModelSpec spec = bare_spec();
     constexpr uint32_t widths[] = {4, 8, 12, 16, 30, 32, 64, 96, 100};
     spec.hidden = widths[random() % std::size(widths)];
@@ -71,8 +67,8 @@ ModelSpec random_spec(Random& random, bool integers_alone) {
     for (uint32_t blocks = any(random, 1, 3); blocks > 0; --blocks) {
         std::vector<PartSpec> parts(any(random, 0, 3));
         for (PartSpec& part : parts)
-            part = random_part(random, integers_alone);
-        const bool attention = !integers_alone && (parts.empty() || !maybe(random, 4));
+            part = random_part(random);
+        const bool attention = parts.empty() || !maybe(random, 4);
         const bool parallel =
             !spec.blocks.empty() && spec.norm_placement == NormPlacement::pre && maybe(random, 4);
         add_block(spec,
@@ -118,10 +114,10 @@ struct Case {
     Batch batch() const { return {ids, {}, offsets}; }
 };
 
-Case random_case(uint64_t number, std::vector<AlignedBytes>& file, bool integers_alone = false) {
+Case random_case(uint64_t number, std::vector<AlignedBytes>& file) {
     Random random(number * 7919 + 1);
     Case c;
-    c.spec = random_spec(random, integers_alone);
+    c.spec = random_spec(random);
     c.numbers = maybe(random, 2) ? Numbers::ordinary : static_cast<Numbers>(any(random, 1, 4));
     const TensorType one = maybe(random, 3) ? TensorType::f16 : TensorType::f32;
     auto tensors = random_tensors(
@@ -253,7 +249,7 @@ int print_answers(uint64_t models) {
     uint64_t hash = 0, taken = 0;
     for (uint64_t number = 0; taken < models; ++number) {
         std::vector<AlignedBytes> files;
-        const Case c = random_case(number, files, true);
+        const Case c = random_case(number, files);
         if (c.numbers != Numbers::ordinary) continue;
         ++taken;
         const Answers found = answers(files[0].span(), c.batch(), best_isa(), "native", "int8");

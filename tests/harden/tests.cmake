@@ -8,14 +8,15 @@ else()
     set(models 25)
 endif()
 
-add_executable(mutate harden/mutate.cpp malloc_watch.cpp)
+add_executable(mutate harden/mutate.cpp)
+espalier_watch_malloc(mutate)
 target_link_libraries(mutate PRIVATE espalier_inside)
 add_test(NAME mutate COMMAND mutate --files ${mutations} --jobs 2)
 
 add_executable(numbers harden/numbers.cpp)
 target_link_libraries(numbers PRIVATE espalier_inside)
 add_test(NAME numbers COMMAND numbers --models ${models})
-# Whole 8-bit answers of dense parts and leaf trees are the same bits with products of quads and without.
+# 8-bit answers of whole models are the same bits with products of quads and without.
 add_test(NAME numbers_without_vnni COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/same_without_vnni.sh
          $<TARGET_FILE:numbers> ${models} ${CMAKE_CROSSCOMPILING_EMULATOR})
 set_tests_properties(mutate numbers numbers_without_vnni PROPERTIES TIMEOUT 600)
@@ -33,7 +34,7 @@ target_link_libraries(contexts_test PRIVATE espalier_api_models)
 
 if(ESPALIER_APPS)
     espalier_test(harden/faults_test.cpp)
-    target_sources(faults_test PRIVATE malloc_watch.cpp)
+    espalier_watch_malloc(faults_test)
     add_executable(kill_test harden/kill_test.cpp)
     target_link_libraries(kill_test PRIVATE espalier_apps)
     target_compile_definitions(kill_test PRIVATE ESPALIER_COMMAND="$<TARGET_FILE:espalier_command>")
