@@ -55,8 +55,7 @@ class Subject {
         if (is_decoder() && options.batch > 1)
             throw Error(Status::invalid_argument, "--batch: expected 1 (a decoder's sequence), found %u",
                         options.batch);
-        ContextOptions inner;
-        inner.threads = options.common.threads;
+        ContextOptions inner = espalier::context_options(options.common);
         inner.max_tokens = options.ids * options.batch + (is_decoder() ? next_tokens : 0);
         inner.max_sequences = options.batch;
         context_ = std::make_unique<Context>(*model_, inner);

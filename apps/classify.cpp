@@ -40,9 +40,7 @@ void print(const Options& options, const TextInput& input, const Decision& decis
 int classify(const Options& options) {
     const auto model = open_model(options.file, options.common);
     const uint32_t head = head_named(*model, options.head);
-    ContextOptions inner;
-    inner.threads = options.common.threads;
-    Context context(*model, inner);
+    Context context(*model, context_options(options.common));
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
         const auto scores = context.score(tokens.batch(), head);

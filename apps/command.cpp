@@ -20,7 +20,11 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
         ->check(CLI::IsMember({"scalar", "avx2", "avx512", "neon"}));
     command.add_option("--backend", options.backend, "Dense layers by oneDNN or by our own kernels")
         ->check(CLI::IsMember({"onednn", "native"}));
-    command.add_option("--device", options.device, "cpu (this build has no other)")->capture_default_str();
+    command
+        .add_option(
+            "--device", options.device,
+            cuda_compiled_in() ? "Where blocks run: cpu, cuda or cuda:N" : "cpu (this build has no other)")
+        ->capture_default_str();
     command
         .add_option("--precision", options.precision,
                     "Arithmetic of projections and feed-forward parts (default: as the weights are stored)")
@@ -32,7 +36,7 @@ void add_common(CLI::App& command, CommonOptions& options, bool json) {
 }
 
 ModelOptions model_options(const CommonOptions& options) {
-    if (options.device != "cpu")
+    if (device_named(options.device).is_cuda && !cuda_compiled_in())
         throw Error(Status::unsupported, "--device: expected cpu (this build has no CUDA), found %s",
                     options.device.c_str());
     ModelOptions inner;
@@ -41,6 +45,13 @@ ModelOptions model_options(const CommonOptions& options) {
     inner.precision = options.precision;
     inner.map = !options.no_mmap;
     inner.huge_pages = options.huge_pages;
+    return inner;
+}
+
+ContextOptions context_options(const CommonOptions& options) {
+    ContextOptions inner;
+    inner.threads = options.threads;
+    inner.device = options.device;
     return inner;
 }
 

@@ -25,6 +25,8 @@ void add_common(CLI::App& command, CommonOptions& options, bool json);
 
 std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& options);
 ModelOptions model_options(const CommonOptions& options);
+// Valid as long as the options.
+ContextOptions context_options(const CommonOptions& options);
 
 // One line to stdout.
 void print_json(const Json& value);

@@ -30,9 +30,7 @@ void print_array(std::span<const float> values) {
 
 int embed(const Options& options) {
     const auto model = open_model(options.file, options.common);
-    ContextOptions inner;
-    inner.threads = options.common.threads;
-    Context context(*model, inner);
+    Context context(*model, context_options(options.common));
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);
         print_array(context.embed(tokens.batch()));

@@ -22,8 +22,7 @@ ContextOptions context_options(const Model& model, const Options& options) {
         throw Error(Status::invalid_argument,
                     "--window: expected at most %u (the model's positions), found %u",
                     model.spec().max_positions, options.window);
-    ContextOptions inner;
-    inner.threads = options.common.threads;
+    ContextOptions inner = espalier::context_options(options.common);
     inner.max_tokens = options.window;
     return inner;
 }

@@ -83,8 +83,7 @@ class Evaluation {
 
    private:
     ContextOptions context_options() const {
-        ContextOptions inner;
-        inner.threads = options_.common.threads;
+        ContextOptions inner = espalier::context_options(options_.common);
         inner.max_sequences = options_.batch * 2;  // a pair by cosine is two sequences
         // Room for 32 sentences of 64 tokens, and for one of any length.
         inner.max_tokens = std::max<uint32_t>(model_->spec().max_positions,

@@ -150,9 +150,7 @@ int routes(const Options& options) {
     if (forests.empty())
         throw Error(Status::invalid_argument, "%s: the model has no trees: nothing is routed",
                     options.file.c_str());
-    ContextOptions inner;
-    inner.threads = options.common.threads;
-    Context context(*model, inner);
+    Context context(*model, context_options(options.common));
     Json texts = Json::array();  // of the page
     const auto use = [&](const TextInput& input) {
         const auto tokens = context.tokenize(input.text, input.pair);

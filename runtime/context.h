@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/decoder.h"
+#include "runtime/device_encoder.h"
 #include "runtime/encoder.h"
 #include "runtime/workspace.h"
 
@@ -22,6 +23,7 @@ struct ContextOptions {
     std::span<std::byte>
         arena;  // the caller's, at a multiple of 64; empty: allocated from the model's memory
     const int* cancel = nullptr;
+    std::string_view device;  // where blocks run: cpu (also empty), cuda or cuda:N
 };
 
 class Context {
@@ -38,6 +40,8 @@ class Context {
     size_t max_sequences() const { return shape_.max_sequences; }
     int threads() const { return shape_.threads; }
     DenseRunner& dense() { return whole_->dense(); }
+    // The card that blocks run on; null: the CPU.
+    const char* device_name() const { return device_ ? device_->name() : nullptr; }
 
     // Last hidden states [tokens, hidden], in the arena until the next call.
     std::span<const float> encode(const Batch& batch);
@@ -63,7 +67,7 @@ class Context {
                     std::span<int32_t> ids, std::span<uint8_t> types, bool& truncated);
 
     // Of the last call, by forest: [tokens, trees].
-    ForestRoutes routes(size_t forest) const { return routes_[forest]; }
+    ForestRoutes routes(size_t forest) const;
     size_t tokens() const { return tokens_; }
 
     // Called on the calling thread; see Observers.
@@ -80,6 +84,7 @@ class Context {
    private:
     void check(const Batch& batch) const;
     void refuse_decoders() const;
+    void pass(const Batch& batch);
     void run(const Batch& batch);
     size_t cut_into_slices(const Batch& batch, size_t most);
     size_t cut_for_lanes(const Batch& batch);
@@ -93,8 +98,10 @@ class Context {
     ArenaMemory own_arena_;  // where the caller gave none
     Workspace work_;
     std::pmr::vector<ForestRoutes> routes_;
-    std::optional<Encoder> whole_;     // all threads
-    std::pmr::vector<Encoder> lanes_;  // one a thread; none with one thread
+    std::optional<Encoder> whole_;           // all threads
+    std::pmr::vector<Encoder> lanes_;        // one a thread; none with one thread
+    std::unique_ptr<DeviceEncoder> device_;  // null: the CPU
+    mutable bool routes_are_away_ = false;   // on the device, not yet copied
     TokenizerScratch tokenizer_scratch_;
     Observers observers_;
     std::optional<Decoder> decoder_;

@@ -1,13 +1,11 @@
-// The one block loop. A block is an optional attention sublayer and the sum of its parts, each wrapped by the
-// model's norm placement.
 #include "runtime/encoder.h"
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "base/error.h"
 #include "kernels/cpu/parallel.h"
+#include "runtime/block_loop.h"
 #include "runtime/kv_cache.h"
 
 namespace espalier {
@@ -38,50 +36,30 @@ void Encoder::run(const Batch& batch, size_t base, float* x, const Observers& ob
     tokens_ = batch.tokens();
     base_ = base;
     x_ = x;
-    add_embeddings(batch);
-    observers.layer(0, x_, tokens_);
-    const size_t bytes = tokens_ * model_.spec().hidden * sizeof(float);
-    for (size_t b = 0; b < model_.prepared().blocks.size(); ++b) {
-        check_cancelled();
-        const bool beside = is_beside(b), beside_next = is_beside(b + 1);
-        if (beside) std::memcpy(x_, work_.beside_x, bytes);
-        if (beside_next && !beside) start_beside();
-        if (b != observers.without_block) run_block(b, batch, observers);
-        if (beside || beside_next) collect_beside();
-        if (beside && !beside_next) std::memcpy(x_, work_.beside_sum, bytes);
-        observers.layer(b + 1, x_, tokens_);
-    }
+    run_blocks(*this, model_.spec(), batch, observers);
+}
+
+const float* Encoder::input() const {
+    return model_.spec().norm_placement == NormPlacement::pre ? work_.normed : x_;
+}
+
+void Encoder::normalise_input(const NormWeights& norm) {
+    normalise(norm, x_, nullptr, work_.normed);
+}
+
+void Encoder::final_norm() {
     const NormWeights& last = model_.prepared().final_norm;
     if (last.weight != nullptr) normalise(last, x_, nullptr, x_);
-}
-
-void Encoder::run_block(size_t b, const Batch& batch, const Observers& observers) {
-    const bool pre = model_.spec().norm_placement == NormPlacement::pre;
-    const PreparedBlock& block = model_.prepared().blocks[b];
-    const float* input = pre ? work_.normed : x_;
-    if (block.qkv && b != observers.without_attention) {
-        if (pre) normalise(block.attention_norm, x_, nullptr, work_.normed);
-        attention(block, batch, input);
-        residual_norm(block.attention_norm);
-    }
-    if (!block.parts.empty()) {
-        if (pre) normalise(block.ffn_norm, x_, nullptr, work_.normed);
-        observers.ffn_input(b, input, tokens_);
-        feed_forward(block, input);
-        residual_norm(block.ffn_norm);
-    }
-}
-
-// Whether the block reads what the one before it read.
-bool Encoder::is_beside(size_t b) const {
-    const auto& blocks = model_.spec().blocks;
-    return b < blocks.size() && blocks[b].has(block_flag::parallel);
 }
 
 void Encoder::start_beside() {
     const size_t bytes = tokens_ * model_.spec().hidden * sizeof(float);
     std::memcpy(work_.beside_x, x_, bytes);
     std::memcpy(work_.beside_sum, x_, bytes);
+}
+
+void Encoder::go_back_beside() {
+    std::memcpy(x_, work_.beside_x, tokens_ * model_.spec().hidden * sizeof(float));
 }
 
 // X + h_1(X) + h_2(X) + …, h(X) = f(X) - X.
@@ -91,8 +69,12 @@ void Encoder::collect_beside() {
         work_.beside_sum[i] += x_[i] - work_.beside_x[i];
 }
 
+void Encoder::end_beside() {
+    std::memcpy(x_, work_.beside_sum, tokens_ * model_.spec().hidden * sizeof(float));
+}
+
 // x = word[id] + position[place in its sequence] + type, then the embedding's norm.
-void Encoder::add_embeddings(const Batch& batch) {
+void Encoder::embed(const Batch& batch) {
     const PreparedModel& prepared = model_.prepared();
     const KernelTable& kernels = model_.kernels();
     const size_t hidden = model_.spec().hidden;
@@ -139,7 +121,7 @@ Encoder::Rows Encoder::input_rows(const float* normed) const {
 }
 
 // Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
-void Encoder::residual_norm(const NormWeights& norm) {
+void Encoder::add_output(const NormWeights& norm) {
     if (model_.spec().norm_placement == NormPlacement::post) {
         normalise(norm, work_.y, x_, x_);
         return;
@@ -162,8 +144,9 @@ Encoder::Rows Encoder::rounded(const float* x, size_t rows, size_t columns, std:
     return {target, is_8bit ? scale : nullptr, x};
 }
 
-void Encoder::attention(const PreparedBlock& block, const Batch& batch, const float* input) {
-    const Rows x = input_rows(input);
+void Encoder::attention(size_t b, const Batch& batch) {
+    const PreparedBlock& block = model_.prepared().blocks[b];
+    const Rows x = input_rows(input());
     dense_->run(*block.qkv, x.values, x.scale, work_.qkv, tokens_);
     if (cache_ != nullptr) {
         cache_->attend(block, reinterpret_cast<float*>(work_.qkv), tokens_, work_.mix);
@@ -198,33 +181,33 @@ void Encoder::mix_sequences(const PreparedBlock& block, const Batch& batch) {
         });
 }
 
-// y = the sum of the block's parts: dense parts first; the first part writes it, all others add to it.
-void Encoder::feed_forward(const PreparedBlock& block, const float* input) {
-    const size_t count = tokens_ * model_.spec().hidden;
-    const Rows x = input_rows(input);
-    bool written = false;
-    for (const PreparedPart& part : block.parts) {
-        if (part.up == nullptr) continue;  // a forest, or fused with one
-        dense_part(part, x, written ? work_.extra : work_.y);
-        for (size_t i = 0; i < count && written; ++i)
-            work_.y[i] += work_.extra[i];
-        written = true;
-    }
-    for (const PreparedPart& part : block.parts) {
-        if (part.spec->kind != PartKind::leaf_forest) continue;
+// y = or += a part of the block. The answer: whether there is anything in y now; a dense part that a leaf
+// forest of its block runs gives nothing by itself.
+bool Encoder::run_part(size_t b, size_t p, bool written) {
+    const auto& parts = model_.prepared().blocks[b].parts;
+    const PreparedPart& part = parts[p];
+    const size_t hidden = model_.spec().hidden, count = tokens_ * hidden;
+    const Rows x = input_rows(input());
+    if (part.spec->kind != PartKind::dense) {
+        // Neurons of trees are read where they stand, not turned: 8-bit x neither, from the first on.
+        const auto is_neurons = [](const PreparedPart& other) {
+            return other.spec->kind == PartKind::neuron_forest;
+        };
+        if (is_neurons(part) && model_.precision() == TensorType::s8 &&
+            std::none_of(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(p), is_neurons))
+            rounded(input(), tokens_, hidden, work_.rounded, work_.rounded_scale, false);
         forest(part, x, written);
-        written = true;
+        return true;
     }
-    // Neurons of trees are read where they stand, not turned: 8-bit x neither.
-    bool plain = false;
-    for (const PreparedPart& part : block.parts) {
-        if (part.spec->kind != PartKind::neuron_forest) continue;
-        if (model_.precision() == TensorType::s8 && !std::exchange(plain, true))
-            rounded(input, tokens_, model_.spec().hidden, work_.rounded, work_.rounded_scale, false);
-        forest(part, x, written);
-        written = true;
-    }
-    if (!written) std::memset(work_.y, 0, count * sizeof(float));
+    if (part.up == nullptr) return false;
+    dense_part(part, x, written ? work_.extra : work_.y);
+    for (size_t i = 0; i < count && written; ++i)
+        work_.y[i] += work_.extra[i];
+    return true;
+}
+
+void Encoder::clear_output() {
+    std::memset(work_.y, 0, tokens_ * model_.spec().hidden * sizeof(float));
 }
 
 // Block by block of tokens. A backend may leave anything in the rows of y behind a block's: the next block's,

@@ -1,5 +1,5 @@
-// The one block loop: a slice of a batch through all blocks, on the threads it is given. What a pass leaves
-// behind is a slice's hidden states and its tokens' routes.
+// The block loop on the CPU: a slice of a batch through all blocks, on the threads it is given. What a pass
+// leaves behind is a slice's hidden states and its tokens' routes.
 #pragma once
 
 #include <cstddef>
@@ -7,40 +7,11 @@
 #include <memory>
 #include <span>
 
+#include "runtime/batch.h"
 #include "runtime/model.h"
 #include "runtime/workspace.h"
 
 namespace espalier {
-
-// Sequences packed end to end; see espalier_batch.
-struct Batch {
-    std::span<const int32_t> ids;
-    std::span<const uint8_t> types;     // empty: all 0
-    std::span<const uint32_t> offsets;  // sequences + 1
-
-    size_t sequences() const { return offsets.size() - 1; }
-    size_t tokens() const { return ids.size(); }
-    size_t length(size_t s) const { return offsets[s + 1] - offsets[s]; }
-};
-
-// Who looks on. layer: hidden states after the embedding (0) and after each block (1 ..). ffn_input: what the
-// parts of a block read, before they run.
-struct Observers {
-    using Function = void (*)(void* user, uint32_t layer, const float* values, size_t tokens);
-    struct Hook {
-        Function function = nullptr;
-        void* user = nullptr;
-        void operator()(size_t layer, const float* values, size_t tokens) const {
-            if (function != nullptr) function(user, static_cast<uint32_t>(layer), values, tokens);
-        }
-    };
-    Hook layer, ffn_input;
-    // What passes leave out, to see what it does: a block, and the attention of a block.
-    static constexpr size_t none = SIZE_MAX;
-    size_t without_block = none, without_attention = none;
-
-    bool any() const { return layer.function != nullptr || ffn_input.function != nullptr; }
-};
 
 class KeyValueCache;
 
@@ -58,12 +29,34 @@ class Encoder {
     void use_cache(KeyValueCache& cache) { cache_ = &cache; }
 
    private:
+    // What the block loop calls.
+    template <class Layers>
+    friend void run_blocks(Layers&, const ModelSpec&, const Batch&, const Observers&);
+    template <class Layers>
+    friend void run_block(Layers&, const ModelSpec&, size_t, const Batch&, const Observers&);
+    template <class Layers>
+    friend void run_parts(Layers&, const ModelSpec&, size_t);
     void check_cancelled() const;
-    void add_embeddings(const Batch& batch);
-    void run_block(size_t b, const Batch& batch, const Observers& observers);
-    bool is_beside(size_t b) const;
+    void embed(const Batch& batch);
+    void show_layer(const Observers& observers, size_t layer) const { observers.layer(layer, x_, tokens_); }
+    void show_ffn_input(const Observers& observers, size_t b) const {
+        observers.ffn_input(b, input(), tokens_);
+    }
+    const NormWeights& attention_norm(size_t b) const { return model_.prepared().blocks[b].attention_norm; }
+    const NormWeights& ffn_norm(size_t b) const { return model_.prepared().blocks[b].ffn_norm; }
+    void normalise_input(const NormWeights& norm);
+    void attention(size_t b, const Batch& batch);
+    bool run_part(size_t b, size_t p, bool written);
+    void clear_output();
+    void add_output(const NormWeights& norm);
     void start_beside();
+    void go_back_beside();
     void collect_beside();
+    void end_beside();
+    void final_norm();
+
+    // What the sublayer reads.
+    const float* input() const;
     // Rows in the model's precision.
     struct Rows {
         const void* values = nullptr;
@@ -76,11 +69,8 @@ class Encoder {
                  bool rotated = true);
     void dense_part(const PreparedPart& part, const Rows& input, float* y);
     Rows gated(const PreparedPart& part, const std::byte* x, const float* x_scale, size_t count);
-    void attention(const PreparedBlock& block, const Batch& batch, const float* input);
     void mix_sequences(const PreparedBlock& block, const Batch& batch);
-    void feed_forward(const PreparedBlock& block, const float* input);
     void forest(const PreparedPart& part, const Rows& input, bool accumulate);
-    void residual_norm(const NormWeights& norm);
     void normalise(const NormWeights& norm, const float* x, const float* residual, float* y);
 
     const Model& model_;

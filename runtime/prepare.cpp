@@ -10,6 +10,7 @@
 #include "kernels/forest/leaf_pack.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
+#include "runtime/tensor_values.h"
 
 namespace espalier {
 namespace {
@@ -31,8 +32,7 @@ class Preparer {
           backend_(backend),
           precision_(precision),
           model_(model),
-          scratch_(memory),
-          unpacked_(memory) {}
+          values_(file, kernels, memory) {}
 
     void run() {
         refuse_what_does_not_run();
@@ -49,7 +49,7 @@ class Preparer {
         if (spec_.family == Family::decoder)
             model_.output = dense(spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight",
                                   nullptr, Activation::none, precision_);
-        if (passed_ != nullptr) file_.release(*passed_);
+        values_.release();
     }
 
    private:
@@ -89,65 +89,16 @@ class Preparer {
         return table;
     }
 
-    const float* scales_of(const TensorView& tensor) const {
-        if (tensor.scales == TensorScales::none) return nullptr;
-        return file_.at(tensor_name("%.*s.scale", static_cast<int>(tensor.name.size()), tensor.name.data()))
-            .as<float>();
-    }
-
-    // Packed bytes as rows; before_last: what products sum over.
-    const std::byte* unpacked(const TensorView& tensor, bool before_last) {
-        if (unpacked_.size() < tensor.elements()) unpacked_.resize(tensor.elements());
-        unpack_bytes(
-            {tensor.elements(), tensor.dimensions[tensor.rank - 2], tensor.row_length(), before_last},
-            tensor.as<uint8_t>(), unpacked_.data());
-        return reinterpret_cast<const std::byte*>(unpacked_.data());
-    }
-
-    // The tensor in float32, [rows, row length]: in place where it is stored so, else widened into `target`.
-    const float* widened(const TensorView& tensor, float* target, bool before_last = false) {
-        if (tensor.type == TensorType::f32) return tensor.as<float>();
-        const size_t rows = tensor.rows(), length = tensor.row_length();
-        const float* scales = scales_of(tensor);
-        const bool by_row = tensor.scales == TensorScales::per_row;
-        const std::byte* bytes =
-            tensor.layout == TensorLayout::packed ? unpacked(tensor, before_last) : tensor.bytes.data();
-        for (size_t r = 0; r < rows; ++r) {
-            float* row = target + r * length;
-            kernels_.widen(tensor.type, bytes + r * length * bytes_of(tensor.type), by_row ? scales[r] : 1.0F,
-                           row, length);
-            for (size_t c = 0; c < length && scales != nullptr && !by_row; ++c)
-                row[c] *= scales[c];
-        }
-        return target;
-    }
-
     // For weights that the kernels read row by row, as long as the model lives. Never turned: no such tensor
     // is.
     const float* kept(const char* name) {
         const TensorView& tensor = file_.at(name);
-        return tensor.type == TensorType::f32 ? tensor.as<float>()
-                                              : widened(tensor, model_.weights.floats(tensor.elements()));
+        return tensor.type == TensorType::f32
+                   ? tensor.as<float>()
+                   : values_.widened(tensor, model_.weights.floats(tensor.elements()));
     }
     const float* kept_if(bool present, const char* name) { return present ? kept(name) : nullptr; }
 
-    // For weights that are copied into another layout at once. rotated: as 8-bit layers multiply them; the
-    // file may have them so. before_last: the dimension that products sum over, else the last.
-    // The one before has been copied by now: what it took of a mapped file is given back.
-    const float* passing(const char* name, bool rotated = false, bool before_last = false) {
-        if (passed_ != nullptr) file_.release(*passed_);
-        const TensorView& tensor = file_.at(name);
-        passed_ = &tensor;
-        const bool turns = rotated != (tensor.layout != TensorLayout::row_major);
-        if (tensor.type == TensorType::f32 && !turns) return tensor.as<float>();
-        if (scratch_.size() < tensor.elements()) scratch_.resize(tensor.elements());
-        const float* values = widened(tensor, scratch_.data(), before_last);
-        if (!turns) return values;
-        if (values != scratch_.data()) std::copy(values, values + tensor.elements(), scratch_.data());
-        const size_t rows = tensor.rank > 1 ? tensor.dimensions[tensor.rank - 2] : 1;
-        rotate_tensor(scratch_.data(), tensor.elements(), rows, tensor.row_length(), before_last);
-        return scratch_.data();
-    }
     bool is_8bit() const { return precision_ == TensorType::s8; }
     // Whether the kernels read the tensor in the file as it is.
     bool lies_packed(const TensorView& tensor) const {
@@ -178,10 +129,11 @@ class Preparer {
         shape.row_scales = precision == TensorType::s8;
         const float* bias_data = bias != nullptr ? kept(bias) : nullptr;
         auto* memory = model_.weights.memory();
-        auto layer = shape.row_scales && tensor.layout == TensorLayout::packed
-                         ? backend_.prepare_packed(
-                               shape, {tensor.as<uint32_t>(), scales_of(tensor), bias_data}, memory)
-                         : backend_.prepare(shape, passing(weight, shape.row_scales), bias_data, memory);
+        auto layer =
+            shape.row_scales && tensor.layout == TensorLayout::packed
+                ? backend_.prepare_packed(
+                      shape, {tensor.as<uint32_t>(), values_.scales_of(tensor), bias_data}, memory)
+                : backend_.prepare(shape, values_.passing(weight, shape.row_scales), bias_data, memory);
         model_.dense_bytes += layer->bytes();
         return layer;
     }
@@ -284,10 +236,10 @@ class Preparer {
         float* memory = model_.weights.floats(LeafPacker::bytes(shape, lie_packed) / sizeof(float));
         LeafPacker packer(shape, reinterpret_cast<std::byte*>(memory), lie_packed);
         const auto read = [&](size_t of, const char* suffix) {
-            return passing(part_tensor(b, of, suffix).text);
+            return values_.passing(part_tensor(b, of, suffix).text);
         };
         const auto read_rows = [&](size_t of, const char* suffix, bool before_last = false) {
-            return passing(part_tensor(b, of, suffix).text, is_8bit(), before_last);
+            return values_.passing(part_tensor(b, of, suffix).text, is_8bit(), before_last);
         };
         if (spec.depth > 0)
             packer.nodes(kept(part_tensor(b, p, "node.weight").text),
@@ -296,7 +248,8 @@ class Preparer {
         if (lie_packed) {
             const TensorView& up = file_.at(part_tensor(b, p, "leaf.up.weight"));
             const TensorView& down = file_.at(part_tensor(b, p, "leaf.down.weight"));
-            packer.packed_leaves(up.as<uint32_t>(), scales_of(up), down.as<uint32_t>(), scales_of(down));
+            packer.packed_leaves(up.as<uint32_t>(), values_.scales_of(up), down.as<uint32_t>(),
+                                 values_.scales_of(down));
         } else if (spec.leaf_width > 0) {
             packer.up(read_rows(p, "leaf.up.weight"));
             packer.down(read_rows(p, "leaf.down.weight", true));
@@ -346,7 +299,7 @@ class Preparer {
             return tensor.bytes.data();
         }
         const size_t count = tensor.rows(), length = tensor.row_length();
-        const float* wide = passing(name);
+        const float* wide = values_.passing(name);
         void* narrow = model_.weights.floats((count * length * bytes_of(precision_) + 3) / 4);
         if (precision_ == TensorType::s8) {
             float* made = model_.weights.floats(count);
@@ -382,9 +335,7 @@ class Preparer {
     const DenseBackend& backend_;
     TensorType precision_;
     PreparedModel& model_;
-    std::pmr::vector<float> scratch_;
-    std::pmr::vector<int8_t> unpacked_;
-    const TensorView* passed_ = nullptr;
+    TensorValues values_;
     size_t attentions_ = 0;  // blocks with attention so far
 };
 

@@ -15,6 +15,7 @@ espalier::ContextOptions context_options(const espalier_context_options* given) 
     inner.max_sequences = options.max_sequences;
     if (options.arena != nullptr) inner.arena = {static_cast<std::byte*>(options.arena), options.arena_bytes};
     inner.cancel = options.cancel;
+    if (options.device != nullptr) inner.device = options.device;
     return inner;
 }
 

@@ -174,6 +174,11 @@ typedef struct espalier_context_options {
     void* arena;            /* the caller's memory of arena_bytes, at a multiple of 64; null: allocated */
     size_t arena_bytes;
     const int* cancel; /* if not null: a call stops soon after this becomes non-zero (written atomically) */
+    /* Where blocks run: "cpu" (also null), "cuda" or "cuda:N", the GPU of that number. Encoders alone, in f32
+     * or bf16 (ESPALIER_UNSUPPORTED for others, and where build, driver or GPU are missing); the contexts of
+     * a model on a GPU share one copy of its weights there, and activations stay there. Heads, and the texts
+     * before them, are the CPU's. Read when the context is made. */
+    const char* device;
 } espalier_context_options;
 
 ESPALIER_API void espalier_context_options_init(espalier_context_options* options);

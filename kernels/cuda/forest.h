@@ -1,0 +1,103 @@
+// Forests on a CUDA device: what kernels/forest says, with x, rows and results in the device's memory. All
+// launches go to one stream and return at once.
+//
+// A call walks (walk.cu): leaf, margin and, in neuron forests, the activations on the path, by token. Few
+// tokens: a block each, 15 nodes at a time, so that four levels cost one wait for memory. Many: a warp each;
+// of one tree the upper rows lie in shared memory. What the walk found is then added up: neuron forests row
+// by row (neuron_forest.cu), leaf forests as small matrix products over tokens sorted by leaf
+// (leaf_forest.cu).
+#pragma once
+
+#include "base/types.h"
+#include "kernels/cuda/device.h"
+
+namespace espalier::cuda {
+
+// hidden is a multiple of 8; rows are float32 or bfloat16, row-major, 16-byte aligned.
+inline constexpr size_t hidden_multiple = 8;
+
+struct Trees {
+    size_t hidden = 0, trees = 0;
+    size_t levels =
+        0;  // that a token is multiplied with: depth of a leaf forest, depth + 1 of a neuron forest
+    bool neurons = false;  // every node is a neuron; else a test alone
+    bool zero_goes_right = false;
+    Activation activation = Activation::gelu_erf;
+    TensorType rows = TensorType::f32;  // of nodes and of x
+    const void* nodes = nullptr;        // [trees, 2^levels - 1, hidden]
+    const float* offset = nullptr;      // [trees, 2^levels - 1] added to the product, or null
+
+    size_t nodes_per_tree() const { return (size_t{1} << levels) - 1; }
+    // Choices that a walk makes.
+    size_t depth() const { return neurons ? levels - 1 : levels; }
+    size_t leaves() const { return size_t{1} << depth(); }
+};
+
+struct NeuronForest {
+    Trees trees;
+    const void* out = nullptr;        // [trees, nodes, hidden]
+    const float* out_bias = nullptr;  // [hidden], or null
+};
+
+struct LeafForest {
+    Trees trees;  // their rows are float32
+    size_t leaf_width = 0;
+    TensorType rows = TensorType::f32;  // of leaves, and of x as they read it
+    const void* up = nullptr;           // [trees, leaves, leaf_width, hidden]
+    const float* up_bias = nullptr;     // [trees, leaves, leaf_width], or null
+    const void* down = nullptr;         // [trees, leaves, leaf_width, hidden]
+    const float* bias = nullptr;        // [trees, leaves, hidden], or null
+};
+
+// Room for calls on at most `tokens` tokens, one at a time.
+struct ForestScratch {
+    float* activations = nullptr;  // [tokens, trees, levels] of neuron forests
+    uint32_t* counts = nullptr;    // [count_words] see walk.cu
+    uint32_t* order = nullptr;     // [order_words] tokens by group
+    size_t tokens = 0;
+};
+// Floats of `activations` and words of `counts` that a forest needs.
+size_t activation_floats(const Trees& trees, size_t tokens);
+size_t count_words(const Trees& trees, size_t tokens);
+
+size_t order_words(const Trees& trees, size_t tokens);
+
+// Of one neuron tree: fewer tokens, and what two steps prepare costs more than it saves.
+inline constexpr size_t fewest_for_two_steps = 1024;
+
+// Tokens of one leaf that one block multiplies.
+inline constexpr uint32_t tile_tokens = 32;
+struct LeafTile {
+    uint32_t leaf, first, count;  // order[first ..]
+};
+// How many there can be.
+size_t most_leaf_tiles(const Trees& trees, size_t tokens);
+
+struct ForestCall {
+    const void* x = nullptr;        // [tokens, hidden], as leaves or neurons read it
+    const float* walk_x = nullptr;  // [tokens, hidden] of leaf forests
+    size_t tokens = 0;
+    float* y = nullptr;  // [tokens, hidden]
+    bool accumulate = false;
+    uint32_t* leaf = nullptr;  // [tokens, trees]
+    float* margin = nullptr;   // [tokens, trees]
+    ForestScratch scratch;
+    const Device* device = nullptr;
+    cudaStream_t stream = nullptr;
+};
+
+void run(const NeuronForest& forest, const ForestCall& call);
+void run(const LeafForest& forest, const ForestCall& call);
+
+// The parts of it.
+
+// Fills leaf, margin and, of neuron forests, scratch.activations. x: of the type of the trees' rows.
+void walk(const Trees& trees, const void* x, const ForestCall& call);
+// scratch.order: tokens by the leaf that they reached in `tree`. The answer: most_leaf_tiles tiles of them;
+// those that there are none for have count 0.
+const LeafTile* group_by_leaf(const Trees& trees, size_t tree, const ForestCall& call);
+// One tree, many tokens, of a shape whose rows fit shared memory in two steps: everything, at once. False:
+// not of that shape, nothing was done.
+bool run_in_two_steps(const NeuronForest& forest, const ForestCall& call);
+
+}  // namespace espalier::cuda

@@ -1,0 +1,101 @@
+// What kernels share: 16-byte loads widened to float32, sums over a warp, activations.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "base/types.h"
+
+namespace espalier::cuda {
+
+using bf16 = __nv_bfloat16;
+
+// Values of a 16-byte load.
+template <class T>
+inline constexpr int vector_values = 16 / static_cast<int>(sizeof(T));
+
+template <class T>
+struct Vector {
+    float values[vector_values<T>];
+};
+
+__device__ inline Vector<float> load_vector(const float* from) {
+    const float4 raw = *reinterpret_cast<const float4*>(from);
+    return {{raw.x, raw.y, raw.z, raw.w}};
+}
+
+// A bfloat16 is the upper half of a float32.
+__device__ inline Vector<bf16> load_vector(const bf16* from) {
+    const uint4 raw = *reinterpret_cast<const uint4*>(from);
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+    Vector<bf16> v;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        v.values[2 * i] = __uint_as_float(words[i] << 16);
+        v.values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+    return v;
+}
+
+// All lanes get the same sum, to the bit: each step adds the same two numbers on both sides.
+__device__ inline float warp_sum(float value) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        value += __shfl_xor_sync(0xffffffffu, value, distance);
+    return value;
+}
+
+__device__ inline float warp_max(float value) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, distance));
+    return value;
+}
+
+__device__ inline float activated(Activation activation, float x) {
+    switch (activation) {
+        case Activation::none:
+            return x;
+        case Activation::gelu_erf:
+            return 0.5F * x * (1.0F + erff(x * 0.70710678F));
+        case Activation::gelu_tanh:
+            return 0.5F * x * (1.0F + tanhf(0.79788456F * (x + 0.044715F * x * x * x)));
+        case Activation::relu:
+            return x < 0 ? 0.0F : x;  // keeps NaN
+        case Activation::silu:
+            return x / (1.0F + expf(-x));
+        case Activation::tanh:
+            return tanhf(x);
+    }
+    return x;
+}
+
+template <class T>
+__device__ inline T narrowed(float value);
+template <>
+__device__ inline float narrowed<float>(float value) {
+    return value;
+}
+template <>
+__device__ inline bf16 narrowed<bf16>(float value) {
+    return __float2bfloat16_rn(value);
+}
+__device__ inline float widened(float value) {
+    return value;
+}
+__device__ inline float widened(bf16 value) {
+    return __bfloat162float(value);
+}
+
+__device__ inline bool goes_right(float value, bool zero_goes_right) {
+    return zero_goes_right ? value >= 0 : value > 0;
+}
+
+// A NaN margin stays NaN.
+__device__ inline float smaller_margin(float margin, float value) {
+    const float distance = fabsf(value);
+    return distance < margin || isnan(distance) ? distance : margin;
+}
+
+}  // namespace espalier::cuda

@@ -1,0 +1,87 @@
+// One node's product and what a walk keeps, for every kernel that walks.
+#pragma once
+
+#include "kernels/cuda/forest.h"
+#include "kernels/cuda/numbers.cuh"
+
+namespace espalier::cuda {
+
+// What the kernels of a walk read and write: Trees and ForestCall as a kernel's argument.
+template <class T>
+struct WalkArguments {
+    const T* x;
+    const T* nodes;
+    const float* offset;
+    float* activations;
+    uint32_t* leaf;
+    float* margin;
+    uint32_t tokens, hidden, trees, levels;
+    bool neurons, zero_goes_right;
+    Activation activation;
+
+    WalkArguments(const Trees& t, const void* from, const ForestCall& call)
+        : x(static_cast<const T*>(from)),
+          nodes(static_cast<const T*>(t.nodes)),
+          offset(t.offset),
+          activations(call.scratch.activations),
+          leaf(call.leaf),
+          margin(call.margin),
+          tokens(static_cast<uint32_t>(call.tokens)),
+          hidden(static_cast<uint32_t>(t.hidden)),
+          trees(static_cast<uint32_t>(t.trees)),
+          levels(static_cast<uint32_t>(t.levels)),
+          neurons(t.neurons),
+          zero_goes_right(t.zero_goes_right),
+          activation(t.activation) {}
+
+    __device__ uint32_t nodes_per_tree() const { return (1u << levels) - 1; }
+    __device__ const T* row(uint32_t tree, uint32_t node) const {
+        return nodes + (size_t{tree} * nodes_per_tree() + node) * hidden;
+    }
+    __device__ float offset_of(uint32_t tree, uint32_t node) const {
+        return offset != nullptr ? offset[size_t{tree} * nodes_per_tree() + node] : 0.0F;
+    }
+};
+
+// x . row over a warp; all lanes get it.
+template <class T>
+__device__ inline float warp_product(const T* x, const T* row, uint32_t hidden) {
+    constexpr uint32_t width = vector_values<T>;
+    float sum = 0;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x % 32 * width; i < hidden; i += 32 * width) {
+        const auto a = load_vector(x + i), b = load_vector(row + i);
+#pragma unroll
+        for (uint32_t j = 0; j < width; ++j)
+            sum += a.values[j] * b.values[j];
+    }
+    return warp_sum(sum);
+}
+
+// A walk in progress, the same in all lanes of a warp.
+struct Walker {
+    uint32_t node = 0;  // in heap order
+    float margin = INFINITY;
+
+    // Level `level` had test value z.
+    template <class T>
+    __device__ void step(const WalkArguments<T>& w, uint32_t level, float z) {
+        if (w.neurons && level + 1 == w.levels) return;  // the last neuron chooses nothing
+        margin = smaller_margin(margin, z);
+        node = 2 * node + (goes_right(z, w.zero_goes_right) ? 2 : 1);
+    }
+    // Its leaf, or the place of the last node in its level.
+    template <class T>
+    __device__ uint32_t leaf(const WalkArguments<T>& w) const {
+        const uint32_t depth = w.neurons ? w.levels - 1 : w.levels;
+        return node - ((1u << depth) - 1);
+    }
+};
+
+// What a neuron gives, rounded as its output row will be multiplied with.
+template <class T>
+__device__ inline float neuron_value(const WalkArguments<T>& w, float z) {
+    return widened(narrowed<T>(activated(w.activation, z)));
+}
+
+}  // namespace espalier::cuda

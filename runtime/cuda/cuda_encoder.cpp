@@ -1,0 +1,346 @@
+#include "runtime/cuda/cuda_encoder.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "runtime/arena.h"
+#include "runtime/block_loop.h"
+
+namespace espalier {
+
+// Recorded once, launched again and again: a launch from the host takes microseconds, of which a short text's
+// blocks would take hundreds.
+class CudaEncoder::Graph {
+   public:
+    // record: puts everything on the stream.
+    template <class Record>
+    Graph(const Shape& shape, cudaStream_t stream, const Record& record) : shape_(shape) {
+        cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
+        cudaGraph_t graph = nullptr;
+        try {
+            record();
+        } catch (...) {
+            cudaStreamEndCapture(stream, &graph);
+            if (graph != nullptr) cudaGraphDestroy(graph);
+            cudaGetLastError();
+            throw;
+        }
+        cuda::check(cudaStreamEndCapture(stream, &graph), "recording");
+        const cudaError_t made = cudaGraphInstantiate(&launches_, graph, 0);
+        cudaGraphDestroy(graph);
+        cuda::check(made, "recording");
+    }
+    Graph(const Graph&) = delete;
+    Graph& operator=(const Graph&) = delete;
+    ~Graph() { cudaGraphExecDestroy(launches_); }
+    const Shape& shape() const { return shape_; }
+    void launch(cudaStream_t stream) const { cuda::check(cudaGraphLaunch(launches_, stream), "launching"); }
+
+   private:
+    Shape shape_;
+    cudaGraphExec_t launches_ = nullptr;
+};
+
+CudaEncoder::CudaEncoder(const Model& model, int number, const WorkspaceShape& shape, const int* cancel)
+    : model_(model), most_(shape), cancel_(cancel), weights_(CudaModel::of(model, number)) {
+    cuda::check(cudaSetDevice(number), "choosing the device");
+    allocate();
+    cuda::check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+}
+
+CudaEncoder::~CudaEncoder() {
+    graph_.reset();
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+void CudaEncoder::allocate() {
+    const ModelSpec& spec = model_.spec();
+    const size_t tokens = most_.max_tokens, hidden = spec.hidden, rows = tokens * hidden,
+                 bytes = bytes_of(model_.precision());
+    size_t qkv = 0, query = hidden, inner = 0, activations = 0, counts = 0, order = 0;
+    bool several = false, parallel = false;
+    for (size_t b = 0; b < spec.blocks.size(); ++b) {
+        const BlockSpec& block = spec.blocks[b];
+        qkv = std::max<size_t>(qkv, block.has(block_flag::attention) ? block.qkv_width() : 0);
+        query = std::max<size_t>(query, block.has(block_flag::attention) ? block.query_width() : 0);
+        parallel = parallel || block.has(block_flag::parallel);
+        several = several || block.part_count > 1;
+        for (const CudaPart& part : weights_->blocks()[b].parts) {
+            inner = std::max(inner, part.up.shape.outputs);
+            if (!part.spec->is_forest()) continue;
+            const cuda::Trees& trees =
+                part.spec->kind == PartKind::leaf_forest ? part.leaf_forest.trees : part.neuron_forest.trees;
+            activations = std::max(activations, cuda::activation_floats(trees, tokens));
+            counts = std::max(counts, cuda::count_words(trees, tokens));
+            order = std::max(order, cuda::order_words(trees, tokens));
+        }
+    }
+    routes_.resize(model_.prepared().forests);
+    const auto lay_out = [&](Arena arena) {
+        ids_ = arena.take<int32_t>(3 * tokens + most_.max_sequences + 1);
+        places_ = ids_ + tokens;
+        types_ = places_ + tokens;
+        x_ = arena.take<float>(rows);
+        y_ = arena.take<float>(rows);
+        normed_ = arena.take<float>(is_pre() ? rows : 0);
+        extra_ = arena.take<float>(several ? rows : 0);
+        beside_x_ = arena.take<float>(parallel ? rows : 0);
+        beside_sum_ = arena.take<float>(parallel ? rows : 0);
+        rounded_ = arena.take<std::byte>(is_bf16() ? rows * bytes : 0);
+        qkv_ = arena.take<std::byte>(tokens * qkv * bytes);
+        mix_ = arena.take<std::byte>(tokens * query * bytes);
+        inner_ = arena.take<std::byte>(tokens * inner * bytes);
+        pooled_ = arena.take<float>(most_.max_sequences * hidden);
+        for (const CudaBlock& block : weights_->blocks()) {
+            for (const CudaPart& part : block.parts) {
+                if (!part.spec->is_forest()) continue;
+                routes_[part.forest] = {arena.take<uint32_t>(tokens * part.spec->trees),
+                                        arena.take<float>(tokens * part.spec->trees)};
+            }
+        }
+        forest_.tokens = tokens;
+        forest_.activations = arena.take<float>(activations);
+        forest_.counts = arena.take<uint32_t>(counts);
+        forest_.order = arena.take<uint32_t>(order);
+        return arena.used();
+    };
+    memory_ = cuda::Buffer(lay_out(Arena(nullptr)));
+    lay_out(Arena(memory_.as<std::byte>()));
+}
+
+void CudaEncoder::check_cancelled() const {
+    if (cancel_ != nullptr && __atomic_load_n(cancel_, __ATOMIC_RELAXED) != 0)
+        throw Error(Status::cancelled, "cancelled by the caller");
+}
+
+// Ids, each token's place in its sequence, types and offsets, in one copy.
+void CudaEncoder::stage(const Batch& batch) {
+    tokens_ = batch.tokens();
+    sequences_ = batch.sequences();
+    longest_ = 0;
+    staged_.resize(3 * tokens_ + sequences_ + 1);
+    int32_t* places = staged_.data() + tokens_;
+    std::copy(batch.ids.begin(), batch.ids.end(), staged_.begin());
+    for (size_t s = 0; s < sequences_; ++s) {
+        longest_ = std::max(longest_, batch.length(s));
+        for (size_t t = 0; t < batch.length(s); ++t)
+            places[batch.offsets[s] + t] = static_cast<int32_t>(t);
+    }
+    for (size_t t = 0; t < tokens_; ++t)
+        staged_[2 * tokens_ + t] = batch.types.empty() ? 0 : batch.types[t];
+    for (size_t s = 0; s <= sequences_; ++s)
+        staged_[3 * tokens_ + s] = static_cast<int32_t>(batch.offsets[s]);
+    places_ = ids_ + tokens_;
+    types_ = places_ + tokens_;
+    offsets_ = reinterpret_cast<uint32_t*>(types_ + tokens_);
+    cuda::check(cudaMemcpyAsync(ids_, staged_.data(), staged_.size() * sizeof(int32_t),
+                                cudaMemcpyHostToDevice, stream_),
+                "copying ids");
+}
+
+void CudaEncoder::run(const Batch& batch, const Observers& observers) {
+    cuda::check(cudaSetDevice(weights_->device().number), "choosing the device");
+    stage(batch);
+    launch(batch, observers);
+    cuda::check(cudaStreamSynchronize(stream_), "running");
+}
+
+// A shape that comes a second time in a row is recorded: the first time, libraries load and choose.
+void CudaEncoder::launch(const Batch& batch, const Observers& observers) {
+    const bool plain = !observers.any() && observers.without_block == Observers::none &&
+                       observers.without_attention == Observers::none;
+    const Shape shape{tokens_, sequences_, longest_};
+    const auto record = [&] { run_blocks(*this, model_.spec(), batch, observers); };
+    if (plain && shape == last_) {
+        check_cancelled();
+        if (graph_ == nullptr || graph_->shape() != shape)
+            graph_ = std::make_unique<Graph>(shape, stream_, record);
+        graph_->launch(stream_);
+    } else {
+        record();
+    }
+    last_ = plain ? shape : Shape{};
+}
+
+void CudaEncoder::run_again(const Batch& batch) {
+    launch(batch, {});
+}
+
+void CudaEncoder::embed(const Batch&) {
+    const cuda::Norm& norm = weights_->embedding_norm();
+    cuda::embed(weights_->embeddings(), {ids_, places_, types_, tokens_}, x_, stream_);
+    if (norm.weight != nullptr) {
+        normalise(norm, x_, nullptr, x_, !is_pre());
+    } else if (!is_pre() && is_bf16()) {
+        cuda::round(x_, rounded_, row_floats(), stream_);
+    }
+}
+
+// is_read: layers read y next.
+void CudaEncoder::normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y,
+                            bool is_read) {
+    cuda::normalise(norm, {x, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_}, stream_);
+}
+
+void CudaEncoder::normalise_input(const cuda::Norm& norm) {
+    normalise(norm, x_, nullptr, normed_, true);
+}
+
+void CudaEncoder::final_norm() {
+    const cuda::Norm& norm = weights_->final_norm();
+    if (norm.weight != nullptr) normalise(norm, x_, nullptr, x_, false);
+}
+
+// Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
+void CudaEncoder::add_output(const cuda::Norm& norm) {
+    if (is_pre()) {
+        cuda::add(y_, x_, row_floats(), stream_);
+    } else {
+        normalise(norm, y_, x_, x_, true);
+    }
+}
+
+void CudaEncoder::dense(const CudaDense& layer, const void* x, void* y, size_t rows) {
+    dense_.run(layer.shape, {layer.weight, layer.bias, x, y, rows, stream_});
+}
+
+void CudaEncoder::attention(size_t b, const Batch&) {
+    const BlockSpec& spec = model_.spec().blocks[b];
+    const CudaBlock& block = weights_->blocks()[b];
+    dense(block.qkv, layer_input(), qkv_, tokens_);
+    cuda::AttentionCall call;
+    call.heads = spec.heads;
+    call.kv_heads = spec.kv_heads;
+    call.head_dimension = spec.head_dimension;
+    call.scale = spec.attention_scale;
+    call.type = model_.precision();
+    call.qkv = qkv_;
+    call.out = mix_;
+    call.offsets = offsets_;
+    call.sequences = sequences_;
+    call.longest = longest_;
+    call.stream = stream_;
+    cuda::attend(call);
+    dense(block.attention_out, mix_, y_, tokens_);
+}
+
+bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
+    const CudaPart& part = weights_->blocks()[b].parts[p];
+    if (part.spec->kind == PartKind::dense) {
+        dense_part(part, written);
+        return true;
+    }
+    cuda::ForestCall call;
+    call.x = layer_input();
+    call.walk_x = input();
+    call.tokens = tokens_;
+    call.y = y_;
+    call.accumulate = written;
+    call.leaf = routes_[part.forest].leaf;
+    call.margin = routes_[part.forest].margin;
+    call.scratch = forest_;
+    call.device = &weights_->device();
+    call.stream = stream_;
+    if (part.spec->kind == PartKind::leaf_forest) {
+        cuda::run(part.leaf_forest, call);
+    } else {
+        cuda::run(part.neuron_forest, call);
+    }
+    return true;
+}
+
+void CudaEncoder::dense_part(const CudaPart& part, bool written) {
+    dense(part.up, layer_input(), inner_, tokens_);
+    dense(part.down, inner_, written ? extra_ : y_, tokens_);
+    if (written) cuda::add(extra_, y_, row_floats(), stream_);
+}
+
+void CudaEncoder::clear_output() {
+    cuda::check(cudaMemsetAsync(y_, 0, row_floats() * sizeof(float), stream_), "clearing");
+}
+
+namespace {
+
+void copy_rows(float* to, const float* from, size_t count, cudaStream_t stream) {
+    cuda::check(cudaMemcpyAsync(to, from, count * sizeof(float), cudaMemcpyDeviceToDevice, stream),
+                "copying");
+}
+
+}  // namespace
+
+void CudaEncoder::start_beside() {
+    copy_rows(beside_x_, x_, row_floats(), stream_);
+    copy_rows(beside_sum_, x_, row_floats(), stream_);
+}
+
+// x and what layers read of it are again as they were before the block beside.
+void CudaEncoder::go_back_beside() {
+    copy_rows(x_, beside_x_, row_floats(), stream_);
+    if (!is_pre() && is_bf16()) cuda::round(x_, rounded_, row_floats(), stream_);
+}
+
+void CudaEncoder::collect_beside() {
+    cuda::add_difference(x_, beside_x_, beside_sum_, row_floats(), stream_);
+}
+
+void CudaEncoder::end_beside() {
+    copy_rows(x_, beside_sum_, row_floats(), stream_);
+    if (!is_pre() && is_bf16()) cuda::round(x_, rounded_, row_floats(), stream_);
+}
+
+void CudaEncoder::copy_back(void* target, const void* from, size_t bytes) {
+    cuda::check(cudaMemcpyAsync(target, from, bytes, cudaMemcpyDeviceToHost, stream_), "copying results");
+    cuda::check(cudaStreamSynchronize(stream_), "copying results");
+}
+
+void CudaEncoder::show(const Observers::Hook& hook, size_t layer, const float* x) {
+    if (hook.function == nullptr) return;
+    std::vector<float> values(row_floats());
+    copy_back(values.data(), x, values.size() * sizeof(float));
+    hook(layer, values.data(), tokens_);
+}
+
+void CudaEncoder::show_layer(const Observers& observers, size_t layer) {
+    show(observers.layer, layer, x_);
+}
+
+void CudaEncoder::show_ffn_input(const Observers& observers, size_t b) {
+    show(observers.ffn_input, b, input());
+}
+
+void CudaEncoder::hidden(float* x) {
+    copy_back(x, x_, row_floats() * sizeof(float));
+}
+
+void CudaEncoder::pooled(Pooling pooling, float* target) {
+    const size_t hidden = model_.spec().hidden;
+    const auto which = pooling == Pooling::mean   ? cuda::PooledToken::mean
+                       : pooling == Pooling::last ? cuda::PooledToken::last
+                                                  : cuda::PooledToken::first;
+    cuda::pool(which, x_, offsets_, sequences_, hidden, pooled_, stream_);
+    copy_back(target, pooled_, sequences_ * hidden * sizeof(float));
+}
+
+void CudaEncoder::routes(std::span<const ForestRoutes> target) {
+    for (const CudaBlock& block : weights_->blocks()) {
+        for (const CudaPart& part : block.parts) {
+            if (!part.spec->is_forest()) continue;
+            const size_t count = tokens_ * part.spec->trees;
+            const ForestRoutes &from = routes_[part.forest], &to = target[part.forest];
+            copy_back(to.leaf, from.leaf, count * sizeof(uint32_t));
+            copy_back(to.margin, from.margin, count * sizeof(float));
+        }
+    }
+}
+
+bool cuda_compiled_in() noexcept {
+    return true;
+}
+
+std::unique_ptr<DeviceEncoder> make_cuda_encoder(const Model& model, int number, const WorkspaceShape& shape,
+                                                 const int* cancel) {
+    return std::make_unique<CudaEncoder>(model, number, shape, cancel);
+}
+
+}  // namespace espalier

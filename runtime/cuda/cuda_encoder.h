@@ -1,0 +1,100 @@
+// The block loop on a CUDA device. A context's own: its stream, its hidden states, and, for calls of one
+// shape after another, the recorded launches of all blocks as one graph.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/attention.h"
+#include "runtime/cuda/cuda_model.h"
+#include "runtime/device_encoder.h"
+
+namespace espalier {
+
+class CudaEncoder final : public DeviceEncoder {
+   public:
+    CudaEncoder(const Model& model, int number, const WorkspaceShape& shape, const int* cancel);
+    ~CudaEncoder() override;
+
+    const char* name() const override { return weights_->device().name; }
+    void run(const Batch& batch, const Observers& observers) override;
+    void hidden(float* x) override;
+    void pooled(Pooling pooling, float* target) override;
+    void routes(std::span<const ForestRoutes> target) override;
+
+    // For benchmarks, which time on the device: the work of run() without what is copied to and fro. The
+    // batch must be that of the run before.
+    void run_again(const Batch& batch);
+    cudaStream_t stream() const { return stream_; }
+
+   private:
+    // What the block loop calls (runtime/block_loop.h).
+    template <class Layers>
+    friend void run_blocks(Layers&, const ModelSpec&, const Batch&, const Observers&);
+    template <class Layers>
+    friend void run_block(Layers&, const ModelSpec&, size_t, const Batch&, const Observers&);
+    template <class Layers>
+    friend void run_parts(Layers&, const ModelSpec&, size_t);
+    void check_cancelled() const;
+    void embed(const Batch& batch);
+    void show_layer(const Observers& observers, size_t layer);
+    void show_ffn_input(const Observers& observers, size_t b);
+    const cuda::Norm& attention_norm(size_t b) const { return weights_->blocks()[b].attention_norm; }
+    const cuda::Norm& ffn_norm(size_t b) const { return weights_->blocks()[b].ffn_norm; }
+    void normalise_input(const cuda::Norm& norm);
+    void attention(size_t b, const Batch& batch);
+    bool run_part(size_t b, size_t p, bool written);
+    void clear_output();
+    void add_output(const cuda::Norm& norm);
+    void start_beside();
+    void go_back_beside();
+    void collect_beside();
+    void end_beside();
+    void final_norm();
+
+    bool is_bf16() const { return model_.precision() == TensorType::bf16; }
+    bool is_pre() const { return model_.spec().norm_placement == NormPlacement::pre; }
+    size_t row_floats() const { return tokens_ * model_.spec().hidden; }
+    // What layers read: float32 or, in bf16 models, the same rounded.
+    const float* input() const { return is_pre() ? normed_ : x_; }
+    const void* layer_input() const { return is_bf16() ? rounded_ : static_cast<const void*>(input()); }
+    void normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y, bool is_read);
+    void dense(const CudaDense& layer, const void* x, void* y, size_t rows);
+    void dense_part(const CudaPart& part, bool written);
+    void allocate();
+    void stage(const Batch& batch);
+    void launch(const Batch& batch, const Observers& observers);
+    void show(const Observers::Hook& hook, size_t layer, const float* x);
+    void copy_back(void* target, const void* from, size_t bytes);
+
+    // The launches of all blocks for batches of one shape.
+    struct Shape {
+        size_t tokens = 0, sequences = 0, longest = 0;
+        bool operator==(const Shape&) const = default;
+    };
+    class Graph;
+
+    const Model& model_;
+    WorkspaceShape most_;
+    const int* cancel_;
+    std::shared_ptr<const CudaModel> weights_;
+    cudaStream_t stream_ = nullptr;
+    cuda::DenseRunner dense_;
+    cuda::Buffer memory_;
+    std::unique_ptr<Graph> graph_;
+    Shape last_;  // of the run before
+    size_t tokens_ = 0, sequences_ = 0, longest_ = 0;
+
+    // All in memory_. T = most tokens, S = most sequences.
+    int32_t *ids_ = nullptr, *places_ = nullptr, *types_ = nullptr;         // [T]
+    uint32_t* offsets_ = nullptr;                                           // [S + 1]
+    float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                 // [T, hidden]
+    float *extra_ = nullptr, *beside_x_ = nullptr, *beside_sum_ = nullptr;  // [T, hidden] where needed
+    void *rounded_ = nullptr, *qkv_ = nullptr, *mix_ = nullptr, *inner_ = nullptr;
+    float* pooled_ = nullptr;  // [S, hidden]
+    std::vector<ForestRoutes> routes_;
+    cuda::ForestScratch forest_;
+    std::vector<int32_t> staged_;  // ids, places, types; offsets
+};
+
+}  // namespace espalier

@@ -1,0 +1,287 @@
+#include "runtime/cuda/cuda_model.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "kernels/cuda/attention.h"
+#include "model_format/schema.h"
+#include "runtime/tensor_values.h"
+
+namespace espalier {
+namespace {
+
+constexpr size_t widest_norm = 4096, deepest_tree = 20;
+
+// One line that says what does not run here.
+void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
+    const ModelSpec& spec = model.spec();
+    const auto refuse = [&](const char* what) {
+        throw Error(Status::unsupported, "%s: %s do not run on a GPU in this version", model.file().source(),
+                    what);
+    };
+    if (spec.family != Family::encoder) refuse("decoders");
+    if (model.precision() == TensorType::s8)
+        throw Error(Status::unsupported, "%s: precision on a GPU: expected f32 or bf16, found int8",
+                    model.file().source());
+    if (model.precision() == TensorType::bf16 && !device.has_bf16_products())
+        throw Error(Status::unsupported,
+                    "cuda: %s: bf16 needs compute capability 8.0, found %d.%d (f32 runs)", device.name,
+                    device.major, device.minor);
+    if (spec.hidden % cuda::hidden_multiple != 0) refuse("hidden sizes that are no multiple of 8");
+    if (spec.hidden > widest_norm) refuse("hidden sizes above 4096");
+    for (const BlockSpec& block : spec.blocks) {
+        if (block.has(block_flag::attention) &&
+            (block.head_dimension > cuda::widest_head || block.head_dimension % cuda::head_multiple != 0))
+            refuse("attention heads that are wider than 64 or no multiple of 8");
+        for (const PartSpec& part : spec.parts_of(block)) {
+            if (part.has(part_flag::gated)) refuse("gated parts");
+            if (part.depth > deepest_tree) refuse("trees of a depth above 20");
+        }
+    }
+}
+
+}  // namespace
+
+// Reads the file's tensors in order and puts them on the device.
+class CudaUpload {
+   public:
+    CudaUpload(const Model& model, CudaModel& target)
+        : model_(model),
+          file_(model.file()),
+          spec_(model.spec()),
+          target_(target),
+          values_(file_, model.kernels(), model.memory()) {
+        if (target.device_.shares_memory) map_file();
+    }
+
+    void run() {
+        CudaModel& t = target_;
+        t.embeddings_.hidden = spec_.hidden;
+        t.embeddings_.words = floats("embeddings.word");
+        if (spec_.positions == Positions::learned) t.embeddings_.positions = floats("embeddings.position");
+        if (spec_.token_types > 0) t.embeddings_.types = floats("embeddings.type");
+        if (spec_.has(model_flag::embedding_norm)) t.embedding_norm_ = norm("embeddings.norm");
+        if (spec_.has(model_flag::final_norm)) t.final_norm_ = norm("final_norm");
+        for (size_t b = 0; b < spec_.blocks.size(); ++b)
+            t.blocks_.push_back(block(b));
+        values_.release();
+        cuda::check(cudaDeviceSynchronize(), "copying weights");
+    }
+
+   private:
+    // Where device and host share their memory, tensors that need no other form are read in the file's pages.
+    void map_file() {
+        auto* data = const_cast<std::byte*>(file_.bytes().data());
+        if (cudaHostRegister(data, file_.bytes().size(), cudaHostRegisterMapped | cudaHostRegisterReadOnly) ==
+            cudaSuccess) {
+            target_.registered_.reset(data);
+        } else {
+            cudaGetLastError();  // then all is copied
+        }
+    }
+    const void* mapped(const TensorView& tensor, TensorType type) const {
+        if (target_.registered_ == nullptr || tensor.type != type || tensor.layout != TensorLayout::row_major)
+            return nullptr;
+        void* device = nullptr;
+        auto* host = const_cast<std::byte*>(tensor.bytes.data());
+        return cudaHostGetDevicePointer(&device, host, 0) == cudaSuccess ? device : nullptr;
+    }
+
+    const void* uploaded(const void* from, size_t bytes) {
+        target_.buffers_.emplace_back(bytes);
+        void* to = target_.buffers_.back().as<void>();
+        cuda::check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying weights");
+        return to;
+    }
+
+    // [rows, columns] of a tensor's numbers, in `type`, with zeros up to padded rows and columns.
+    struct Matrix {
+        size_t rows, columns, padded_rows, padded_columns;
+        bool is_padded() const { return rows != padded_rows || columns != padded_columns; }
+    };
+    const void* matrix(const char* name, TensorType type, const Matrix& m, bool before_last = false) {
+        const TensorView& tensor = file_.at(name);
+        if (!m.is_padded()) {
+            if (const void* in_place = mapped(tensor, type)) return in_place;
+            if (tensor.type == type && tensor.layout == TensorLayout::row_major)
+                return uploaded(tensor.bytes.data(), tensor.bytes.size());
+        }
+        const float* wide = values_.passing(name, false, before_last);
+        if (m.is_padded()) {
+            padded_.assign(m.padded_rows * m.padded_columns, 0.0F);
+            for (size_t r = 0; r < m.rows; ++r)
+                std::copy_n(wide + r * m.columns, m.columns, padded_.data() + r * m.padded_columns);
+            wide = padded_.data();
+        }
+        return rounded(wide, m.padded_rows, m.padded_columns, type);
+    }
+    const void* rounded(const float* wide, size_t rows, size_t columns, TensorType type) {
+        if (type == TensorType::f32) return uploaded(wide, rows * columns * sizeof(float));
+        narrow_.resize(rows * columns);
+        model_.kernels().round(type, false, wide, rows, columns, narrow_.data(), nullptr);
+        return uploaded(narrow_.data(), narrow_.size() * sizeof(uint16_t));
+    }
+    const void* rows(const char* name, TensorType type, bool before_last = false) {
+        const TensorView& tensor = file_.at(name);
+        const size_t count = tensor.rows(), length = tensor.row_length();
+        return matrix(name, type, {count, length, count, length}, before_last);
+    }
+    const float* floats(const char* name) { return static_cast<const float*>(rows(name, TensorType::f32)); }
+    const float* floats_if(bool present, const char* name) { return present ? floats(name) : nullptr; }
+
+    cuda::Norm norm(const char* prefix) {
+        cuda::Norm n;
+        n.hidden = spec_.hidden;
+        n.epsilon = spec_.norm_epsilon;
+        n.rms = spec_.norm == espalier::Norm::rms_norm;
+        n.weight = floats(tensor_name("%s.weight", prefix).text);
+        n.bias = floats_if(!n.rms && !spec_.has(model_flag::norm_without_bias),
+                           tensor_name("%s.bias", prefix).text);
+        return n;
+    }
+
+    // bias: null where there is none. The library wants it in the output's type.
+    CudaDense dense(const char* weight, const char* bias, const Matrix& m, Activation activation,
+                    TensorType output) {
+        CudaDense layer;
+        layer.shape = {m.padded_columns, m.padded_rows, model_.precision(), output, activation, false};
+        layer.weight = matrix(weight, model_.precision(), m);
+        if (bias != nullptr) layer.bias = matrix(bias, output, {1, m.rows, 1, m.padded_rows});
+        return layer;
+    }
+
+    CudaBlock block(size_t b) {
+        CudaBlock out;
+        const BlockSpec& spec = spec_.blocks[b];
+        const size_t hidden = spec_.hidden;
+        if (spec.has(block_flag::attention)) {
+            const auto name = [&](const char* suffix) {
+                return tensor_name("blocks.%llu.attention.%s", static_cast<unsigned long long>(b), suffix);
+            };
+            const size_t qkv = spec.qkv_width(), query = spec.query_width();
+            out.qkv = dense(name("qkv.weight").text,
+                            spec.has(block_flag::qkv_bias) ? name("qkv.bias").text : nullptr,
+                            {qkv, hidden, qkv, hidden}, Activation::none, model_.precision());
+            out.attention_out = dense(name("out.weight").text,
+                                      spec.has(block_flag::output_bias) ? name("out.bias").text : nullptr,
+                                      {hidden, query, hidden, query}, Activation::none, TensorType::f32);
+            out.attention_norm = norm(name("norm").text);
+        }
+        const auto parts = spec_.parts_of(spec);
+        if (!parts.empty())
+            out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", static_cast<unsigned long long>(b)).text);
+        for (size_t p = 0; p < parts.size(); ++p)
+            out.parts.push_back(part(b, p, parts[p]));
+        return out;
+    }
+
+    CudaPart part(size_t b, size_t p, const PartSpec& spec) {
+        CudaPart out;
+        out.spec = &spec;
+        if (spec.kind == PartKind::dense) {
+            const size_t width = spec.width, padded = round_up(width, cuda::hidden_multiple),
+                         hidden = spec_.hidden;
+            const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
+            out.up = dense(part_tensor(b, p, "up.weight").text,
+                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
+                           {width, hidden, padded, hidden}, spec.activation, model_.precision());
+            out.down = dense(part_tensor(b, p, "down.weight").text,
+                             spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
+                             {hidden, width, hidden, padded}, Activation::none, TensorType::f32);
+            return out;
+        }
+        out.forest = forests_++;
+        if (spec.kind == PartKind::leaf_forest) {
+            out.leaf_forest = leaf_forest(b, p, spec);
+        } else {
+            out.neuron_forest = neuron_forest(b, p, spec);
+        }
+        return out;
+    }
+
+    cuda::Trees trees(const PartSpec& spec) const {
+        cuda::Trees t;
+        t.hidden = spec_.hidden;
+        t.trees = spec.trees;
+        t.neurons = spec.kind == PartKind::neuron_forest;
+        t.levels = spec.depth + (t.neurons ? 1 : 0);
+        t.zero_goes_right = spec.tie == TieRule::zero_goes_right;
+        t.activation = spec.activation;
+        return t;
+    }
+
+    // Node rows are float32 in every precision. A walk adds an offset: less the threshold.
+    cuda::LeafForest leaf_forest(size_t b, size_t p, const PartSpec& spec) {
+        cuda::LeafForest f;
+        f.trees = trees(spec);
+        f.leaf_width = spec.leaf_width;
+        f.rows = model_.precision();
+        if (spec.depth > 0) {
+            f.trees.nodes = floats(part_tensor(b, p, "node.weight").text);
+            const auto name = part_tensor(b, p, "node.threshold");
+            const size_t count = file_.at(name.text).elements();
+            const float* thresholds = values_.passing(name.text);
+            std::vector<float> offsets(count);
+            std::transform(thresholds, thresholds + count, offsets.begin(), [](float t) { return -t; });
+            f.trees.offset = static_cast<const float*>(uploaded(offsets.data(), count * sizeof(float)));
+        }
+        if (spec.leaf_width > 0) {
+            f.up = rows(part_tensor(b, p, "leaf.up.weight").text, f.rows);
+            f.down = rows(part_tensor(b, p, "leaf.down.weight").text, f.rows, true);
+            f.up_bias = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "leaf.up.bias").text);
+        }
+        f.bias = floats_if(spec.has(part_flag::output_bias), part_tensor(b, p, "leaf.bias").text);
+        return f;
+    }
+
+    cuda::NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
+        cuda::NeuronForest f;
+        f.trees = trees(spec);
+        f.trees.rows = model_.precision();
+        f.trees.nodes = rows(part_tensor(b, p, "in.weight").text, f.trees.rows);
+        f.trees.offset = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
+        f.out = rows(part_tensor(b, p, "out.weight").text, f.trees.rows);
+        f.out_bias = floats_if(spec.has(part_flag::output_bias), part_tensor(b, p, "out.bias").text);
+        return f;
+    }
+
+    const Model& model_;
+    const ModelFile& file_;
+    const ModelSpec& spec_;
+    CudaModel& target_;
+    TensorValues values_;
+    std::vector<float> padded_;
+    std::vector<uint16_t> narrow_;
+    size_t forests_ = 0;
+};
+
+CudaModel::CudaModel(const Model& model, const cuda::Device& device) : device_(device) {
+    refuse_what_does_not_run(model, device);
+    cuda::check(cudaSetDevice(device.number), "choosing the device");
+    CudaUpload(model, *this).run();
+}
+
+size_t CudaModel::bytes() const {
+    size_t total = 0;
+    for (const cuda::Buffer& buffer : buffers_)
+        total += buffer.bytes();
+    return total;
+}
+
+std::shared_ptr<const CudaModel> CudaModel::of(const Model& model, int number) {
+    // A model that was closed had no contexts left, so its entry is empty.
+    static std::mutex mutex;
+    static std::map<std::pair<const Model*, int>, std::weak_ptr<const CudaModel>> made;
+    const std::lock_guard lock(mutex);
+    std::erase_if(made, [](const auto& entry) { return entry.second.expired(); });
+    auto& entry = made[{&model, number}];
+    auto there = entry.lock();
+    if (there == nullptr) entry = there = std::make_shared<const CudaModel>(model, cuda::device(number));
+    return there;
+}
+
+}  // namespace espalier
