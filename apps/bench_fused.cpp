@@ -42,6 +42,7 @@ int bench_fused(const Options& options) {
             throw Error(Status::invalid_argument, "--layers: expected one range, found %zu", ranges.size());
         run = ranges[0];
     }
+    require_cpu(options.common, "bench fused");
     ModelOptions inner = model_options(options.common);
     if (inner.precision.empty()) inner.precision = "f32";
     const Precision precision = precision_named(std::string(inner.precision));

@@ -48,6 +48,12 @@ ModelOptions model_options(const CommonOptions& options) {
     return inner;
 }
 
+void require_cpu(const CommonOptions& options, const char* command) {
+    if (device_named(options.device).is_cuda)
+        throw Error(Status::unsupported, "--device: expected cpu, where alone %s runs, found %s", command,
+                    options.device.c_str());
+}
+
 ContextOptions context_options(const CommonOptions& options) {
     ContextOptions inner;
     inner.threads = options.threads;

@@ -27,6 +27,8 @@ std::unique_ptr<Model> open_model(const std::string& path, const CommonOptions& 
 ModelOptions model_options(const CommonOptions& options);
 // Valid as long as the options.
 ContextOptions context_options(const CommonOptions& options);
+// For commands whose contexts are the CPU's alone: an error where --device says another.
+void require_cpu(const CommonOptions& options, const char* command);
 
 // One line to stdout.
 void print_json(const Json& value);

@@ -40,6 +40,7 @@ std::string file_name(const std::string& path) {
 int compare(const Options& options) {
     CommonOptions other = options.common;
     if (!options.other_precision.empty()) other.precision = options.other_precision;
+    require_cpu(options.common, "compare");
     const auto a = open_model(options.first, options.common), b = open_model(options.second, other);
     ModelComparison comparison(*a, *b, options.common.threads);
     const auto lines = sample_of(options);

@@ -182,6 +182,7 @@ Comparison make_fused(const Options& options, const FusePlan& plan, const Model&
 }
 
 int run_fuse(const Options& options) {
+    require_cpu(options.common, "fuse");
     const auto model = open_model(options.source, options.common);
     const ModelSpec& spec = model->spec();
     if (options.parallel > 0 && spec.norm_placement != NormPlacement::pre)

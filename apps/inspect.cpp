@@ -75,6 +75,7 @@ struct Options {
 };
 
 int inspect(const Options& options) {
+    require_cpu(options.common, "inspect");
     const auto model = open_model(options.file, options.common);
     const Json description = describe(*model);
     if (options.common.json) {

@@ -19,6 +19,7 @@ struct Options {
 };
 
 int index(const Options& options) {
+    require_cpu(options.common, "index");
     const auto model = open_model(options.model, options.common);
     const std::string text = read_text(options.texts);
     const auto start = std::chrono::steady_clock::now();
@@ -58,6 +59,7 @@ void check_index(const Options& options, const Model& model, std::string_view te
 }
 
 int search(const Options& options) {
+    require_cpu(options.common, "search");
     const auto model = open_model(options.model, options.common);
     const std::string text = read_text(options.texts);
     const auto lines = lines_of(text);

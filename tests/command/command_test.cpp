@@ -261,6 +261,7 @@ TEST_CASE("instruction sets") {
                   {"ESPALIER_ISA", "scalar", "nonsense"});
     CHECK(check_good(espalier({"embed", files().tiny, "the tree"}, "", {"ESPALIER_ISA="})).out == best.out);
     check_refused(espalier({"embed", files().tiny, "--device", "cuda", "a"}), {"cuda"});
+    check_refused(espalier({"inspect", files().tiny, "--device", "cuda:1"}), {"inspect", "cuda:1"});
 }
 
 TEST_CASE("routes: every token's leaf, and histograms that add up") {
