@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "apps/bench.h"
+#include "apps/bench_model.h"
 #include "apps/clock.h"
 #include "apps/ffn_spec.h"
 #include "apps/model_work.h"
@@ -19,14 +20,7 @@
 namespace espalier {
 namespace {
 
-struct Options {
-    std::string file, synthetic, ffn;
-    std::vector<std::string> against;
-    uint32_t ids = 128, batch = 1;
-    double seconds = 3;
-    bool serve = false;
-    CommonOptions common;
-};
+using Options = ModelBench;
 
 // One model on the bench.
 class Subject {
@@ -283,14 +277,7 @@ int serve(const Options& options) {
 
 int bench_model(const Options& options) {
     if (options.serve) return serve(options);
-    auto subjects = make_subjects(options);
-    for (Subject& subject : subjects)
-        subject.prepare(options);
-    time_in_turns(subjects, options.seconds);
-    std::vector<Json> rows;
-    rows.reserve(subjects.size());
-    for (const Subject& subject : subjects)
-        rows.push_back(subject.report(options, subjects[0]));
+    const std::vector<Json> rows = time_models(options);
     if (!options.common.json) {
         print_table(rows);
         return 0;
@@ -301,6 +288,18 @@ int bench_model(const Options& options) {
 }
 
 }  // namespace
+
+std::vector<Json> time_models(const ModelBench& options) {
+    auto subjects = make_subjects(options);
+    for (Subject& subject : subjects)
+        subject.prepare(options);
+    time_in_turns(subjects, options.seconds);
+    std::vector<Json> rows;
+    rows.reserve(subjects.size());
+    for (const Subject& subject : subjects)
+        rows.push_back(subject.report(options, subjects[0]));
+    return rows;
+}
 
 void add_bench_model(CLI::App& bench, Runner& run) {
     auto* command = bench.add_subcommand(

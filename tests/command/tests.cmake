@@ -1,6 +1,7 @@
 if(ESPALIER_APPS)
     espalier_test(command/bench_fused_test.cpp)
     espalier_test(command/bench_layer_test.cpp)
+    espalier_test(command/bench_report_test.cpp)
     espalier_test(command/command_test.cpp)
     espalier_test(command/convert_test.cpp)
     espalier_test(command/decoder_command_test.cpp)
