@@ -57,7 +57,9 @@ EnergyCounters::EnergyCounters(const std::string& root) {
     for (const fs::path& chip : entries(root + "/sys/class/hwmon")) {
         const std::string name = word_in((chip / "name").string(), chip.filename());
         for (const fs::path& file : entries(chip.string())) {
-            const std::string sensor = file.filename(), both = name + (" " + sensor);
+            const std::string sensor = file.filename();
+            std::string both = name;
+            both.append(" ").append(sensor);
             if (is_input(sensor, "energy")) add(both, file.string(), 0);
             if (is_input(sensor, "power")) watts_.push_back(both);
         }
