@@ -10,10 +10,10 @@
 #include "apps/clock.h"
 #include "apps/energy.h"
 #include "apps/ffn_spec.h"
+#include "apps/lines.h"
 #include "apps/machine.h"
 #include "apps/progress.h"
 #include "base/error.h"
-#include "model_format/replaced_file.h"
 
 namespace espalier {
 namespace {
@@ -27,8 +27,8 @@ struct Layer {
 constexpr Layer layers[] = {{768, "neuron:1:11", "dense:4095"}, {384, "dense:64+leaf:1:6:64", "dense:1536"}};
 constexpr size_t layer_batches[] = {1, 64, 1024};
 constexpr uint32_t lengths[] = {8, 32, 128};
-constexpr const char *usual_shape = "minilm", *usual_ffn = "dense:64+leaf:1:6:64",
-                     *usual_dense = "dense:1536";
+constexpr const char *usual_shape = "minilm", *usual_ffn = "dense:64+leaf:1:6:64";
+constexpr uint64_t usual_hidden = 384;
 
 std::string time_of_day() {
     const std::time_t now = std::time(nullptr);
@@ -63,38 +63,36 @@ std::vector<LayerOptions> layer_benches(double seconds) {
     return all;
 }
 
-// The dense layer of the same shape, one of the trees' multiply-adds, and none.
-std::vector<std::string> baselines(const ModelBench& bench) {
-    std::vector<PartSpec> parts;
-    uint64_t hidden = 384, stored = 1536;
-    if (bench.file.empty()) {
-        parts = parse_ffn(bench.ffn);
-    } else {
-        const auto model = open_model(bench.file, bench.common);
+// The dense layer of the same shape, one of the trees' multiply-adds, and none. model: null for the usual
+// one.
+std::vector<std::string> baselines(const Model* model) {
+    std::vector<PartSpec> parts = parse_ffn(usual_ffn);
+    uint64_t hidden = usual_hidden;
+    if (model != nullptr) {
         const ModelSpec& spec = model->spec();
         hidden = spec.hidden;
-        stored = uint64_t{4} * hidden;
+        parts.clear();
         if (!spec.blocks.empty()) {
             const auto own = spec.parts_of(spec.blocks[0]);
             parts.assign(own.begin(), own.end());
         }
     }
     const uint64_t equal = multiply_adds(parts, hidden) / (2 * hidden);
-    std::vector<std::string> all{"dense:" + std::to_string(stored)};
+    std::vector<std::string> all{"dense:" + std::to_string(4 * hidden)};
     if (equal > 0) all.push_back("dense:" + std::to_string(equal));
     all.emplace_back("none");
     return all;
 }
 
-std::vector<ModelBench> model_benches(const ReportOptions& options) {
+std::vector<ModelBench> model_benches(const ReportOptions& options, const Model* model) {
     ModelBench one;
     one.file = options.model;
-    if (one.file.empty()) {
+    if (model == nullptr) {
         one.synthetic = usual_shape;
         one.ffn = usual_ffn;
     }
     one.seconds = options.seconds;
-    one.against = baselines(one);
+    one.against = baselines(model);
     std::vector<ModelBench> all;
     for (const int threads : thread_counts()) {
         for (const char* precision : precisions) {
@@ -120,19 +118,6 @@ Json measured(EnergyCounters& energy, const Bench& bench) {
     return j;
 }
 
-Json described_file(const std::string& path) {
-    const auto model = open_model(path, {});
-    Json j = describe(*model);
-    j["file"] = path;
-    return j;
-}
-
-void write_text(const std::string& path, const std::string& text) {
-    ReplacedFile file(path);
-    file.append(std::as_bytes(std::span(text)));
-    file.finish();
-}
-
 }  // namespace
 
 int write_report(const ReportOptions& options) {
@@ -142,9 +127,15 @@ int write_report(const ReportOptions& options) {
                 {"machine", describe_machine()},
                 {"build", describe_build()},
                 {"energy", energy.describe()}};
-    if (!options.model.empty()) report["model"] = described_file(options.model);
+    std::unique_ptr<Model> model;
+    if (!options.model.empty()) {
+        model = open_model(options.model, {});
+        report["model"] = describe(*model);
+        report["model"]["file"] = options.model;
+    }
     const auto layers_left = layer_benches(options.seconds);
-    const auto models_left = model_benches(options);
+    const auto models_left = model_benches(options, model.get());
+    model.reset();
     Progress progress("benches", layers_left.size() + models_left.size());
     for (const LayerOptions& one : layers_left) {
         report["layers"].push_back(measured(energy, [&] {
@@ -159,7 +150,7 @@ int write_report(const ReportOptions& options) {
         progress.advance();
     }
     progress.finish();
-    report["machine"]["load_at_end"] = describe_machine().value("load", "");
+    report["machine"]["load_at_end"] = load_average();
     write_text(options.path, json_text(report) + "\n");
     std::fprintf(stderr, "espalier: written: %s\n", options.path.c_str());
     return 0;

@@ -4,18 +4,12 @@
 #include <cmath>
 
 #include "apps/compare.h"
+#include "apps/svg.h"
 
 namespace espalier {
 namespace {
 
 constexpr double left = 70, height = 160, step = 46, gap = 70;
-
-std::string escaped(const std::string& text) {
-    std::string out;
-    for (const char c : text)
-        out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : std::string(1, c);
-    return out;
-}
 
 std::string number(const char* format, double value) {
     char text[64];
@@ -25,7 +19,7 @@ std::string number(const char* format, double value) {
 
 std::string label(double x, double y, const std::string& text, const char* anchor = "middle") {
     return "<text x=\"" + number("%.1f", x) + "\" y=\"" + number("%.1f", y) + "\" text-anchor=\"" + anchor +
-           "\">" + escaped(text) + "</text>\n";
+           "\">" + svg_text(text) + "</text>\n";
 }
 
 // share: of the full height.

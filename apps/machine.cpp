@@ -2,7 +2,6 @@
 
 #include <sys/utsname.h>
 
-#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -98,7 +97,7 @@ Json describe_machine(const std::string& root) {
            {"clock", clock_of(root)},
            {"caches", caches(root)}};
     put(j, "board", first_line(root + "/proc/device-tree/model"));  // "Raspberry Pi 5 Model B Rev 1.0"
-    put(j, "load", first_line(root + "/proc/loadavg"));
+    put(j, "load", load_average(root));
     put(j, "system", system_name(root));
     const std::string kilobytes = memory_total(root);
     if (!kilobytes.empty()) j["memory_kb"] = kilobytes;
@@ -108,6 +107,10 @@ Json describe_machine(const std::string& root) {
         j["architecture"] = name.machine;
     }
     return j;
+}
+
+std::string load_average(const std::string& root) {
+    return first_line(root + "/proc/loadavg");
 }
 
 Json describe_build() {

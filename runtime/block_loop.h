@@ -13,21 +13,36 @@ inline bool is_beside(const ModelSpec& spec, size_t b) {
     return b < spec.blocks.size() && spec.blocks[b].has(block_flag::parallel);
 }
 
-// The block's parts: dense ones, then leaf forests, then neuron forests. The first writes, all others add.
+// Whom `Layers` lets in.
+class BlockLoop {
+   public:
+    template <class Layers>
+    static void run(Layers& on, const ModelSpec& spec, const Batch& batch, const Observers& observers);
+
+   private:
+    template <class Layers>
+    static void block(Layers& on, const ModelSpec& spec, size_t b, const Batch& batch,
+                      const Observers& observers);
+    // Dense parts, then leaf forests, then neuron forests. The first writes, all others add.
+    template <class Layers>
+    static void parts(Layers& on, const ModelSpec& spec, size_t b);
+};
+
 template <class Layers>
-void run_parts(Layers& on, const ModelSpec& spec, size_t b) {
-    const auto parts = spec.parts_of(spec.blocks[b]);
+void BlockLoop::parts(Layers& on, const ModelSpec& spec, size_t b) {
+    const auto all = spec.parts_of(spec.blocks[b]);
     bool written = false;
     for (const PartKind kind : {PartKind::dense, PartKind::leaf_forest, PartKind::neuron_forest}) {
-        for (size_t p = 0; p < parts.size(); ++p) {
-            if (parts[p].kind == kind) written |= on.run_part(b, p, written);
+        for (size_t p = 0; p < all.size(); ++p) {
+            if (all[p].kind == kind) written |= on.run_part(b, p, written);
         }
     }
     if (!written) on.clear_output();
 }
 
 template <class Layers>
-void run_block(Layers& on, const ModelSpec& spec, size_t b, const Batch& batch, const Observers& observers) {
+void BlockLoop::block(Layers& on, const ModelSpec& spec, size_t b, const Batch& batch,
+                      const Observers& observers) {
     const bool pre = spec.norm_placement == NormPlacement::pre;
     if (spec.blocks[b].has(block_flag::attention) && b != observers.without_attention) {
         if (pre) on.normalise_input(on.attention_norm(b));
@@ -37,13 +52,13 @@ void run_block(Layers& on, const ModelSpec& spec, size_t b, const Batch& batch, 
     if (spec.blocks[b].part_count > 0) {
         if (pre) on.normalise_input(on.ffn_norm(b));
         on.show_ffn_input(observers, b);
-        run_parts(on, spec, b);
+        parts(on, spec, b);
         on.add_output(on.ffn_norm(b));
     }
 }
 
 template <class Layers>
-void run_blocks(Layers& on, const ModelSpec& spec, const Batch& batch, const Observers& observers) {
+void BlockLoop::run(Layers& on, const ModelSpec& spec, const Batch& batch, const Observers& observers) {
     on.embed(batch);
     on.show_layer(observers, 0);
     for (size_t b = 0; b < spec.blocks.size(); ++b) {
@@ -51,7 +66,7 @@ void run_blocks(Layers& on, const ModelSpec& spec, const Batch& batch, const Obs
         const bool beside = is_beside(spec, b), beside_next = is_beside(spec, b + 1);
         if (beside) on.go_back_beside();
         if (beside_next && !beside) on.start_beside();
-        if (b != observers.without_block) run_block(on, spec, b, batch, observers);
+        if (b != observers.without_block) block(on, spec, b, batch, observers);
         if (beside || beside_next) on.collect_beside();
         if (beside && !beside_next) on.end_beside();
         on.show_layer(observers, b + 1);

@@ -36,7 +36,7 @@ void Encoder::run(const Batch& batch, size_t base, float* x, const Observers& ob
     tokens_ = batch.tokens();
     base_ = base;
     x_ = x;
-    run_blocks(*this, model_.spec(), batch, observers);
+    BlockLoop::run(*this, model_.spec(), batch, observers);
 }
 
 const float* Encoder::input() const {

@@ -30,12 +30,7 @@ class Encoder {
 
    private:
     // What the block loop calls.
-    template <class Layers>
-    friend void run_blocks(Layers&, const ModelSpec&, const Batch&, const Observers&);
-    template <class Layers>
-    friend void run_block(Layers&, const ModelSpec&, size_t, const Batch&, const Observers&);
-    template <class Layers>
-    friend void run_parts(Layers&, const ModelSpec&, size_t);
+    friend class BlockLoop;
     void check_cancelled() const;
     void embed(const Batch& batch);
     void show_layer(const Observers& observers, size_t layer) const { observers.layer(layer, x_, tokens_); }

@@ -7,6 +7,7 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/forest/leaf_pack.h"
 #include "model_format/layout.h"
+#include "runtime/forest_shape.h"
 
 namespace espalier {
 namespace {
@@ -58,11 +59,7 @@ void Forest::use_neurons(const ForestWeights& weights) {
     require(weights.down != nullptr, "down");
     if (weights.up != nullptr || weights.up_bias != nullptr)
         throw Error(Status::invalid_argument, "weights.up: expected null for a neuron forest");
-    neuron_.hidden = hidden_;
-    neuron_.trees = spec_.trees;
-    neuron_.depth = spec_.depth;
-    neuron_.activation = spec_.activation;
-    neuron_.tie = spec_.tie;
+    neuron_ = forest_shape<NeuronForest>(spec_, hidden_);
     neuron_.in = weights.node_weight;
     neuron_.in_bias = weights.node_bias;
     neuron_.out = weights.down;
@@ -70,13 +67,8 @@ void Forest::use_neurons(const ForestWeights& weights) {
 }
 
 void Forest::pack_leaves(const ForestWeights& weights) {
-    LeafForest shape;
-    shape.hidden = hidden_;
-    shape.trees = spec_.trees;
-    shape.depth = spec_.depth;
+    auto shape = forest_shape<LeafForest>(spec_, hidden_);
     shape.leaf_width = spec_.leaf_width;
-    shape.activation = spec_.activation;
-    shape.tie = spec_.tie;
     LeafPacker packer(
         shape, reinterpret_cast<std::byte*>(store_.floats(LeafPacker::bytes(shape) / sizeof(float) + 1)));
     const size_t nodes = spec_.trees * spec_.nodes_per_tree();

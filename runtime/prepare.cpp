@@ -10,6 +10,7 @@
 #include "kernels/forest/leaf_pack.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
+#include "runtime/forest_shape.h"
 #include "runtime/tensor_values.h"
 
 namespace espalier {
@@ -221,14 +222,9 @@ class Preparer {
 
     // shared: the dense part, number s of the block, that is fused with this one, or null.
     LeafForest leaf_forest(size_t b, size_t p, const PartSpec& spec, const PartSpec* shared, size_t s) {
-        LeafForest shape;
-        shape.hidden = spec_.hidden;
-        shape.trees = spec.trees;
-        shape.depth = spec.depth;
+        auto shape = forest_shape<LeafForest>(spec, spec_.hidden);
         shape.leaf_width = spec.leaf_width;
         shape.shared_width = shared != nullptr ? shared->width : 0;
-        shape.activation = spec.activation;
-        shape.tie = spec.tie;
         shape.rows = precision_;
         shape.rotated_activations = is_8bit();
         shape.gated = spec.has(part_flag::gated) && spec.leaf_width > 0;
@@ -273,12 +269,7 @@ class Preparer {
     }
 
     NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
-        NeuronForest f;
-        f.hidden = spec_.hidden;
-        f.trees = spec.trees;
-        f.depth = spec.depth;
-        f.activation = spec.activation;
-        f.tie = spec.tie;
+        auto f = forest_shape<NeuronForest>(spec, spec_.hidden);
         f.rows = precision_;
         f.in = rows(part_tensor(b, p, "in.weight").text, f.in_scale);
         if (spec.has(part_flag::gated)) f.gate = rows(part_tensor(b, p, "gate.weight").text, f.gate_scale);

@@ -4,27 +4,12 @@
 #include <cmath>
 #include <cstdio>
 
+#include "apps/svg.h"
+
 namespace espalier {
 namespace {
 
 constexpr int margin = 48, title_height = 28;
-
-std::string escaped(const std::string& text) {
-    std::string out;
-    for (const char c : text) {
-        switch (c) {
-            case '<':
-                out += "&lt;";
-                break;
-            case '&':
-                out += "&amp;";
-                break;
-            default:
-                out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-        }
-    }
-    return out;
-}
 
 template <typename... Values>
 void append(std::string& out, const char* format, Values... values) {
@@ -62,7 +47,7 @@ std::string heat_map(const Analysis& analysis, const std::string& title) {
            "font-size=\"11\">\n<rect width=\"%d\" height=\"%d\" fill=\"white\"/>\n",
            width, height, width, height);
     append(out, "<text x=\"%d\" y=\"20\" font-size=\"14\">", margin);
-    out += escaped(title) + "</text>\n";
+    out += svg_text(title) + "</text>\n";
     append(out,
            "<text x=\"%d\" y=\"40\">columns: a block; rows: the block removed; darkest: a cosine distance of "
            "%.3f</text>\n",

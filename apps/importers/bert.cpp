@@ -245,12 +245,7 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
     head.outputs = static_cast<uint32_t>(outputs);
     head.kind = outputs == 1 || config.text_or("problem_type", "") == "regression" ? HeadKind::regression
                                                                                    : HeadKind::classifier;
-    if (head.kind == HeadKind::classifier && config.has("id2label")) {
-        const JsonFile labels(config.name() + ": id2label", config.value()["id2label"]);
-        for (uint64_t i = 0; i < outputs; ++i)
-            s.labels.push_back(import.keep(labels.text(std::to_string(i).c_str())));
-        head.label_count = head.outputs;
-    }
+    read_labels(import, config, head);
     s.heads.push_back(head);
     s.pooling = Pooling::cls;
     reader.add("heads.0.dense.weight", reader.prefix() + "pooler.dense.weight", {h, h});
@@ -260,6 +255,14 @@ void read_classifier(BertReader& reader, Import& import, const JsonFile& config,
 }
 
 }  // namespace
+
+void read_labels(Import& import, const JsonFile& config, HeadSpec& head) {
+    if (head.kind != HeadKind::classifier || !config.has("id2label")) return;
+    const JsonFile labels(config.name() + ": id2label", config.value()["id2label"]);
+    for (uint32_t i = 0; i < head.outputs; ++i)
+        import.spec.labels.push_back(import.keep(labels.text(std::to_string(i).c_str())));
+    head.label_count = head.outputs;
+}
 
 std::unique_ptr<Import> import_bert(const std::string& folder, const JsonFile& config,
                                     const ConvertOptions& options) {

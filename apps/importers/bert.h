@@ -55,6 +55,8 @@ Activation activation_named(const JsonFile& config, const char* key);
 // Vocabulary and WordPiece flags from a folder with vocab.txt (and tokenizer_config.json).
 void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens,
                       std::optional<bool> lowercase);
+// A classifier's labels from id2label, where the config has it.
+void read_labels(Import& import, const JsonFile& config, HeadSpec& head);
 void set_pooling(Import& import, const std::string& pooling);
 Pooling pooling_named(const std::string& name);
 

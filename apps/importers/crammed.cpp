@@ -293,12 +293,7 @@ class CrammedReader {
         add_named("heads.0.dense.bias", "pooler.dense.bias", {width});
         add_named("heads.0.out.weight", "head.weight", {outputs, width});
         add_named("heads.0.out.bias", "head.bias", {outputs});
-        if (head.kind == HeadKind::classifier && config_.has("id2label")) {
-            const JsonFile labels(config_.name() + ": id2label", config_.value()["id2label"]);
-            for (uint64_t i = 0; i < outputs; ++i)
-                spec_.labels.push_back(import_.keep(labels.text(std::to_string(i).c_str())));
-            head.label_count = head.outputs;
-        }
+        read_labels(import_, config_, head);
         spec_.heads.push_back(head);
     }
 

@@ -151,7 +151,7 @@ void CudaEncoder::launch(const Batch& batch, const Observers& observers) {
     const bool plain = !observers.any() && observers.without_block == Observers::none &&
                        observers.without_attention == Observers::none;
     const Shape shape{tokens_, sequences_, longest_};
-    const auto record = [&] { run_blocks(*this, model_.spec(), batch, observers); };
+    const auto record = [&] { BlockLoop::run(*this, model_.spec(), batch, observers); };
     if (plain && shape == last_) {
         check_cancelled();
         if (graph_ == nullptr || graph_->shape() != shape)
