@@ -25,7 +25,7 @@ NeuronPlan plan_neuron_forest(const NeuronForest& f, size_t tokens) {
         ++plan.near_levels;
     plan.near_levels = std::min(std::max<size_t>(plan.near_levels, 1), f.levels());
     // A second pass reads x again and sorts: it pays once whole groups meet in the subtrees.
-    const bool meet = tokens >= NeuronPlan::group << plan.near_levels;
+    const bool meet = tokens >= NeuronPlan::side << plan.near_levels;
     plan.first_levels = meet && plan.near_levels < f.levels() ? plan.near_levels : f.levels();
     plan.outputs_by_leaf = plan.first_levels < f.levels() && f.trees == 1 && tokens >= 2 * leaves;
     // Where tokens outnumber nodes most rows are in the second-level cache, brought by another token, and
@@ -43,21 +43,23 @@ NeuronPlan plan_neuron_forest(const NeuronForest& f, size_t tokens) {
 
 NeuronLayout neuron_layout(const NeuronForest& f, const NeuronPlan& plan, size_t tokens) {
     const bool sorted = plan.first_levels < f.levels();
-    const size_t kept = sorted ? tokens : NeuronPlan::group;
+    const size_t kept = sorted ? tokens : NeuronPlan::largest_group;
     const size_t places = size_t{1} << (plan.outputs_by_leaf ? f.depth : plan.first_levels);
-    const size_t paths = NeuronPlan::group * f.trees, levels = round_up(f.levels(), 4);
+    const size_t paths = NeuronPlan::largest_group * f.trees, levels = round_up(f.levels(), 4);
     NeuronLayout layout;
     const auto take = [&](size_t count, size_t size) {
         const size_t start = layout.bytes;
         layout.bytes += round_up(count * size, 64);
         return start;
     };
-    layout.z = take(kept * f.trees * f.levels(), sizeof(float));
-    layout.g = take(f.gated() ? kept * f.trees * f.levels() : 0, sizeof(float));
+    const size_t kept_values = sorted ? tokens * f.trees * f.levels() : 0;
+    layout.kept = take(kept_values, sizeof(float));
+    layout.kept_factors = take(f.gated() ? kept_values : 0, sizeof(float));
     layout.x_sum = take(f.rows == TensorType::s8 ? kept : 0, sizeof(int32_t));
     layout.order = take(sorted ? tokens : 0, sizeof(uint32_t));
     layout.buckets = take(sorted ? places + 1 : 0, sizeof(uint32_t));
     layout.a = take(paths * levels, sizeof(float));
+    layout.factors = take(f.gated() ? paths * levels : 0, sizeof(float));
     layout.rows = take(paths * levels, sizeof(void*));
     layout.words = take(paths * levels, sizeof(uint32_t));
     layout.scales = take(paths, sizeof(float));

@@ -16,45 +16,64 @@ inline bool goes_right(float value, TieRule tie) {
 
 // A NaN margin stays NaN: it says that the walk means nothing. As integers, magnitudes are ordered as they
 // are as numbers; the offset lets those of NaN wrap around to the lowest.
+inline constexpr uint32_t margin_offset = 0x807fffffu;
 inline float smaller_margin(float margin, float value) {
-    constexpr uint32_t offset = 0x807fffffu;
     uint32_t least = 0, distance = 0;
     __builtin_memcpy(&least, &margin, sizeof(least));
     __builtin_memcpy(&distance, &value, sizeof(distance));
-    least += offset;
-    distance = (distance & 0x7fffffffu) + offset;
-    least = (distance < least ? distance : least) - offset;
+    least += margin_offset;
+    distance = (distance & 0x7fffffffu) + margin_offset;
+    least = (distance < least ? distance : least) - margin_offset;
     __builtin_memcpy(&margin, &least, sizeof(least));
     return margin;
 }
 
-#if defined(__AVX512F__)
-// Of `left` values that are left, those of one vector.
-[[gnu::always_inline]] inline __mmask16 lanes_of(size_t left) {
-    return static_cast<__mmask16>(left >= 16 ? 0xffffu : (1u << left) - 1);
-}
-#endif
+// The same for four tokens at once, on the 128-bit vectors that every instruction set has.
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourIntegers __attribute__((vector_size(16)));
+typedef uint32_t FourWords __attribute__((vector_size(16)));
 
-// The smallest of all, as smaller_margin has it; infinite where there are none.
-inline float smallest_margin(const float* values, size_t count) {
-    float margin = INFINITY;
-#if defined(__AVX512F__)
-    const __m512i offset = _mm512_set1_epi32(static_cast<int32_t>(0x807fffffu));
-    __m512i least = _mm512_set1_epi32(-1);
-    for (size_t i = 0; i < count; i += 16) {
-        const __mmask16 there = lanes_of(count - i);
-        const __m512i bits = _mm512_maskz_loadu_epi32(there, values + i);
-        const __m512i distance =
-            _mm512_add_epi32(_mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)), offset);
-        least = _mm512_mask_min_epu32(least, there, least, distance);
-    }
-    const uint32_t bits = _mm512_reduce_min_epu32(least) - 0x807fffffu;
-    __builtin_memcpy(&margin, &bits, sizeof(bits));
-#else
-    for (size_t i = 0; i < count; ++i)
-        margin = smaller_margin(margin, values[i]);
-#endif
-    return margin;
+template <class Value>
+struct FourOf;
+template <>
+struct FourOf<float> {
+    using Type = Four;
+};
+template <>
+struct FourOf<int32_t> {
+    using Type = FourIntegers;
+};
+template <>
+struct FourOf<uint32_t> {
+    using Type = FourWords;
+};
+
+// The first `width` lanes: one or all.
+template <size_t width, class Value>
+[[gnu::always_inline]] inline typename FourOf<Value>::Type load(const Value* from) {
+    typename FourOf<Value>::Type four = {};
+    __builtin_memcpy(&four, from, width * sizeof(Value));
+    return four;
+}
+template <size_t width, class Vector, class Value>
+[[gnu::always_inline]] inline void store(Vector four, Value* to) {
+    __builtin_memcpy(to, &four, width * sizeof(Value));
+}
+template <class To, class From>
+[[gnu::always_inline]] inline To same_bits_of(From four) {
+    return __builtin_bit_cast(To, four);
+}
+
+// All bits of a lane that goes right.
+[[gnu::always_inline]] inline FourIntegers goes_right(Four value, TieRule tie) {
+    const Four zero = {};
+    return tie == TieRule::zero_goes_right ? value >= zero : value > zero;
+}
+
+[[gnu::always_inline]] inline Four smaller_margin(Four margin, Four value) {
+    const auto least = same_bits_of<FourWords>(margin) + margin_offset,
+               distance = (same_bits_of<FourWords>(value) & 0x7fffffffu) + margin_offset;
+    return same_bits_of<Four>((distance < least ? distance : least) - margin_offset);
 }
 
 }  // namespace
