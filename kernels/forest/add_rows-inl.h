@@ -317,7 +317,8 @@ inline void add_words(const OutputRow* out, const WordPath<int8_t>& path, size_t
                 interleave(path.rows + 4 * word, i + b * word_columns, quads);
 #pragma GCC unroll 4
                 for (size_t t = 0; t < tokens; ++t) {
-                    const __m512i factor = _mm512_set1_epi32(static_cast<int>(path.words[word * path.lanes + t]));
+                    const __m512i factor =
+                        _mm512_set1_epi32(static_cast<int>(path.words[word * path.lanes + t]));
 #pragma GCC unroll 4
                     for (size_t v = 0; v < 4; ++v)
                         sum[t][b][v] = add_quad_products(sum[t][b][v], quads[v], factor);
@@ -341,8 +342,10 @@ inline void add_words(const OutputRow* out, const WordPath<int8_t>& path, size_t
 #pragma GCC unroll 4
         for (size_t block = 0; block < blocks; ++block) {
             const __m512(&q)[4] = y[t][block];
-            const __m512 a = _mm512_shuffle_f32x4(q[0], q[1], 0x44), b = _mm512_shuffle_f32x4(q[2], q[3], 0x44),
-                         c = _mm512_shuffle_f32x4(q[0], q[1], 0xee), d = _mm512_shuffle_f32x4(q[2], q[3], 0xee);
+            const __m512 a = _mm512_shuffle_f32x4(q[0], q[1], 0x44),
+                         b = _mm512_shuffle_f32x4(q[2], q[3], 0x44),
+                         c = _mm512_shuffle_f32x4(q[0], q[1], 0xee),
+                         d = _mm512_shuffle_f32x4(q[2], q[3], 0xee);
             __m512 ordered[4] = {_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd),
                                  _mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd)};
             put_four(out[t], i + block * word_columns, ordered);

@@ -22,13 +22,13 @@ class NeuronCall {
     using Value = typename RowOps<Arch, type>::Value;
     using Tokens = Walkers<Value>;
 
-    NeuronCall(const NeuronForest& forest, const ForestCall& call, const NeuronPlan& plan)
+    NeuronCall(const NeuronForest& forest, const ForestCall& call, const NeuronPlan& plan,
+               const NeuronLayout& layout)
         : f_(forest),
           call_(call),
           plan_(plan),
           walk_(forest, plan_),
-          paths_(forest, neuron_layout(forest, plan, call.tokens), call.scratch, call.tokens) {
-        const NeuronLayout layout = neuron_layout(forest, plan, call.tokens);
+          paths_(forest, layout, call.scratch, call.tokens) {
         point(kept_, layout.kept);
         point(kept_factors_, layout.kept_factors);
         point(x_sum_, layout.x_sum);
@@ -233,7 +233,7 @@ class NeuronCall {
     template <size_t tokens>
     void add_rows(const OutputRow* out, size_t first) {
         size_t column = 0;
-        if constexpr (levels_a_word<type> > 1) {
+        if constexpr (levels_a_word < type >> 1) {
             const auto path = paths_.word_path(first);
             constexpr size_t blocks = tokens == 1 ? 2 : 1;
             for (; column + blocks * word_columns <= f_.hidden; column += blocks * word_columns)
@@ -258,7 +258,8 @@ class NeuronCall {
 
 template <class Arch, TensorType type>
 inline void neuron_forest_tokens(const NeuronForest& f, const ForestCall& call) {
-    NeuronCall<Arch, type>(f, call, plan_neuron_forest(f, call.tokens)).run();
+    const NeuronPlan plan = plan_neuron_forest(f, call.tokens);
+    NeuronCall<Arch, type>(f, call, plan, neuron_layout(f, plan, call.tokens)).run();
 }
 
 }  // namespace

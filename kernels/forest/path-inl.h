@@ -82,32 +82,11 @@ class GroupPaths {
     // The paths of the first `count` tokens through tree k, activated. last: their last nodes, numbered from
     // 1.
     void note(size_t k, const uint32_t* last, size_t count) {
-        float* a = activations(k);
-        for (size_t i = f_.levels() * group_; i < levels_ * group_; ++i)
-            a[i] = 0;  // levels beyond the last, which fill up words
-        for (size_t level = 0; level < levels_; ++level) {
-            const size_t above = level < f_.depth ? f_.depth - level : 0;
-            for (size_t t = 0; t < count; ++t) {
-                const size_t row = k * f_.nodes() + (last[t] >> above) - 1;
-                rows_[(t * f_.trees + k) * levels_ + level] =
-                    static_cast<const Value*>(f_.out) + row * f_.hidden;
-                if constexpr (type == TensorType::s8) a[level * group_ + t] *= f_.out_scale[row];
-            }
+        if (group_ == lanes<Arch>) {
+            note_lanes<Arch>(k, last, count);
+        } else {
+            note_lanes<FourArch>(k, last, count);
         }
-        if constexpr (type == TensorType::s8) {
-            if (group_ == lanes<Arch>) {
-                round_to_steps<Arch>(a, levels_, scales_ + k * group_);
-            } else {
-                round_to_steps<FourArch>(a, levels_, scales_ + k * group_);
-            }
-        }
-        if constexpr (type == TensorType::bf16) {
-            for (size_t i = 0; i < levels_ * group_; ++i)
-                a[i] = through_bf16(a[i]);
-        }
-        uint32_t* words = words_ + k * words_a_tree() * group_;
-        if constexpr (levels_a_word<type> == 2) pack_pairs(a, words);
-        if constexpr (levels_a_word<type> == 4) pack_quads(a, words, starts_ + k * group_);
     }
 
     // Of the group's token i.
@@ -127,38 +106,67 @@ class GroupPaths {
    private:
     size_t words_a_tree() const { return levels_ / levels_a_word<type>; }
 
+    // Lanes: the instruction set whose vectors have as many lanes as a group has tokens.
+    template <class Lanes>
+    void note_lanes(size_t k, const uint32_t* last, size_t count) {
+        constexpr size_t group = lanes<Lanes>;
+        float* a = activations(k);
+        for (size_t i = f_.levels() * group; i < levels_ * group; ++i)
+            a[i] = 0;  // levels beyond the last, which fill up words
+        const Value* const out = static_cast<const Value*>(f_.out) + k * f_.nodes() * f_.hidden;
+        for (size_t level = 0; level < levels_; ++level) {
+            const size_t above = level < f_.depth ? f_.depth - level : 0;
+            for (size_t t = 0; t < count; ++t) {
+                const size_t node = (last[t] >> above) - 1;
+                rows_[(t * f_.trees + k) * levels_ + level] = out + node * f_.hidden;
+                if constexpr (type == TensorType::s8)
+                    a[level * group + t] *= f_.out_scale[k * f_.nodes() + node];
+            }
+        }
+        uint32_t* words = words_ + k * words_a_tree() * group;
+        if constexpr (type == TensorType::s8) round_to_steps<Lanes>(a, levels_, scales_ + k * group);
+        if constexpr (type == TensorType::bf16) {
+            for (size_t i = 0; i < levels_ * group; ++i)
+                a[i] = through_bf16(a[i]);
+        }
+        if constexpr (levels_a_word<type> == 2) pack_pairs<group>(a, words);
+        if constexpr (levels_a_word<type> == 4) pack_quads<group>(a, words, starts_ + k * group);
+    }
+
+    template <size_t group>
     void pack_pairs(const float* a, uint32_t* words) const {
         for (size_t n = 0; n < words_a_tree(); ++n) {
-            for (size_t t = 0; t < group_; ++t) {
+            for (size_t t = 0; t < group; ++t) {
                 uint32_t first = 0, second = 0;
-                __builtin_memcpy(&first, a + 2 * n * group_ + t, sizeof(first));
-                __builtin_memcpy(&second, a + (2 * n + 1) * group_ + t, sizeof(second));
-                words[n * group_ + t] = (first >> 16) | (second & 0xffff0000u);
+                __builtin_memcpy(&first, a + 2 * n * group + t, sizeof(first));
+                __builtin_memcpy(&second, a + (2 * n + 1) * group + t, sizeof(second));
+                words[n * group + t] = (first >> 16) | (second & 0xffff0000u);
             }
         }
     }
 
     // starts: what a sum over rows that are moved up by 128 starts with.
+    template <size_t group>
     void pack_quads(const float* a, uint32_t* words, int32_t* starts) const {
-        for (size_t t = 0; t < group_; ++t)
-            starts[t] = 0;
+        int32_t sums[group] = {};
         for (size_t n = 0; n < words_a_tree(); ++n) {
-            const float* quad = a + 4 * n * group_;
-            for (size_t t = 0; t < group_; ++t) {
-                const auto a0 = static_cast<int32_t>(quad[t]), a1 = static_cast<int32_t>(quad[group_ + t]),
-                           a2 = static_cast<int32_t>(quad[2 * group_ + t]),
-                           a3 = static_cast<int32_t>(quad[3 * group_ + t]);
-                starts[t] -= 128 * (a0 + a1 + a2 + a3);
-                words[n * group_ + t] = (static_cast<uint32_t>(a0) & 0xffu) |
-                                        (static_cast<uint32_t>(a1) & 0xffu) << 8 |
-                                        (static_cast<uint32_t>(a2) & 0xffu) << 16 |
-                                        static_cast<uint32_t>(a3) << 24;
+            const float* quad = a + 4 * n * group;
+            for (size_t t = 0; t < group; ++t) {
+                const auto a0 = static_cast<int32_t>(quad[t]), a1 = static_cast<int32_t>(quad[group + t]),
+                           a2 = static_cast<int32_t>(quad[2 * group + t]),
+                           a3 = static_cast<int32_t>(quad[3 * group + t]);
+                sums[t] += a0 + a1 + a2 + a3;
+                words[n * group + t] =
+                    (static_cast<uint32_t>(a0) & 0xffu) | (static_cast<uint32_t>(a1) & 0xffu) << 8 |
+                    (static_cast<uint32_t>(a2) & 0xffu) << 16 | static_cast<uint32_t>(a3) << 24;
             }
         }
+        for (size_t t = 0; t < group; ++t)
+            starts[t] = -128 * sums[t];
     }
 
     const NeuronForest& f_;
-    size_t levels_;       // of a tree's path, in whole words
+    size_t levels_;  // of a tree's path, in whole words
     size_t group_;
     float* a_;            // [trees, levels, group]
     float* factors_;      // the same, of gated forests
