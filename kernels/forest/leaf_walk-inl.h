@@ -36,14 +36,15 @@ template <class Arch, TensorType nodes, size_t count>
             row[t] = rows + node[t] * f.hidden;
         dots<Ops, count, false>(row, x, f.hidden, product);
     }
-    for (size_t t = 0; t < count; ++t) {
-        const float scaled = f.rows == TensorType::s8 && call.walk_x == nullptr
-                                 ? call.x_scale[first + t] * product[t]
-                                 : product[t];
-        const float value = scaled - thresholds[node[t]];
-        margin[t] = smaller_margin(margin[t], value);
-        node[t] = 2 * node[t] + 1 + (goes_right(value, f.tie) ? 1 : 0);
-    }
+    Four value = load<count>(product);
+    if (f.rows == TensorType::s8 && call.walk_x == nullptr) value = value * load<count>(call.x_scale + first);
+    Four threshold = {};
+#pragma GCC unroll 4
+    for (size_t t = 0; t < count; ++t)
+        threshold[t] = thresholds[node[t]];
+    value = value - threshold;
+    store<count>(smaller_margin(load<count>(margin), value), margin);
+    store<count>(2 * load<count>(node) + 1 - same_bits_of<FourWords>(goes_right(value, f.tie)), node);
 }
 
 // `count` <= walk_tokens tokens from `first` on, through every tree, level by level.

@@ -8,27 +8,8 @@
 namespace espalier {
 namespace {
 
-// Both without a branch, which a walk would mispredict half of the time.
-inline bool goes_right(float value, TieRule tie) {
-    const bool tied = value == 0 && tie == TieRule::zero_goes_right;
-    return (static_cast<int>(value > 0) | static_cast<int>(tied)) != 0;
-}
-
-// A NaN margin stays NaN: it says that the walk means nothing. As integers, magnitudes are ordered as they
-// are as numbers; the offset lets those of NaN wrap around to the lowest.
-inline constexpr uint32_t margin_offset = 0x807fffffu;
-inline float smaller_margin(float margin, float value) {
-    uint32_t least = 0, distance = 0;
-    __builtin_memcpy(&least, &margin, sizeof(least));
-    __builtin_memcpy(&distance, &value, sizeof(distance));
-    least += margin_offset;
-    distance = (distance & 0x7fffffffu) + margin_offset;
-    least = (distance < least ? distance : least) - margin_offset;
-    __builtin_memcpy(&margin, &least, sizeof(least));
-    return margin;
-}
-
-// The same for four tokens at once, on the 128-bit vectors that every instruction set has.
+// Four tokens at once, on the 128-bit vectors that every instruction set has. Without a branch: a walk would
+// mispredict half of them.
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t FourIntegers __attribute__((vector_size(16)));
 typedef uint32_t FourWords __attribute__((vector_size(16)));
@@ -70,10 +51,14 @@ template <class To, class From>
     return tie == TieRule::zero_goes_right ? value >= zero : value > zero;
 }
 
+// The smaller of a margin and |value|. A NaN margin stays NaN: it says that the walk means nothing. As
+// integers, magnitudes are ordered as they are as numbers; the offset lets those of NaN wrap around to the
+// lowest.
 [[gnu::always_inline]] inline Four smaller_margin(Four margin, Four value) {
-    const auto least = same_bits_of<FourWords>(margin) + margin_offset,
-               distance = (same_bits_of<FourWords>(value) & 0x7fffffffu) + margin_offset;
-    return same_bits_of<Four>((distance < least ? distance : least) - margin_offset);
+    constexpr uint32_t offset = 0x807fffffu;
+    const auto least = same_bits_of<FourWords>(margin) + offset,
+               distance = (same_bits_of<FourWords>(value) & 0x7fffffffu) + offset;
+    return same_bits_of<Four>((distance < least ? distance : least) - offset);
 }
 
 }  // namespace
