@@ -68,7 +68,7 @@ class NeuronCall {
             note_x_sums(tokens, count);
             for (size_t k = 0; k < f_.trees; ++k)
                 walk(k, tokens, count, 0, f_.levels());
-            outputs(tokens, count, false);
+            outputs(tokens, count);
         }
     }
 
@@ -93,27 +93,20 @@ class NeuronCall {
                 walk(k, order + start, count, plan_.first_levels, f_.levels());
                 if (outputs_follow) {
                     recall(0, order + start, count, plan_.first_levels);
-                    outputs(order + start, count, false);
+                    outputs(order + start, count);
                 } else {
                     keep(k, order + start, count, plan_.first_levels, f_.levels());
                 }
             }
         }
-        if (plan_.outputs_by_leaf) return outputs_by_leaf();
-        for (size_t start = 0; start < call_.tokens && f_.trees > 1; start += group())
-            recalled_outputs(order + start, group_at(start), false);
-    }
-
-    // Several tokens meet in most leaves of one tree: they share all their output rows.
-    void outputs_by_leaf() {
-        sort_by_place(0, size_t{1} << f_.depth, 0);
-        const uint32_t* const order = order_;
-        for (size_t start = 0, count = 0; start < call_.tokens; start += count) {
-            const size_t most = smaller(NeuronPlan::side, call_.tokens - start);
-            const uint32_t leaf = place(order[start], 0);
-            for (count = 1; count < most && place(order[start + count], 0) == leaf; ++count) {
-            }
-            recalled_outputs(order + start, count, true);
+        if (f_.trees == 1 && !plan_.outputs_by_leaf) return;
+        // Where several tokens meet in most leaves of one tree, they share their output rows.
+        if (plan_.outputs_by_leaf) sort_by_place(0, size_t{1} << f_.depth, 0);
+        for (size_t start = 0; start < call_.tokens; start += group()) {
+            const size_t count = group_at(start);
+            for (size_t k = 0; k < f_.trees; ++k)
+                recall(k, order + start, count, f_.levels());
+            outputs(order + start, count);
         }
     }
 
@@ -197,14 +190,8 @@ class NeuronCall {
         }
     }
 
-    void recalled_outputs(const uint32_t* tokens, size_t count, bool one_leaf) {
-        for (size_t k = 0; k < f_.trees; ++k)
-            recall(k, tokens, count, f_.levels());
-        outputs(tokens, count, one_leaf);
-    }
-
-    // Outputs of a group. one_leaf: all have the same path.
-    void outputs(const uint32_t* tokens, size_t count, bool one_leaf) {
+    // Outputs of a group.
+    void outputs(const uint32_t* tokens, size_t count) {
         paths_.activate();
         OutputRow out[NeuronPlan::largest_group];
         uint32_t last[NeuronPlan::largest_group];
@@ -216,16 +203,14 @@ class NeuronCall {
         for (size_t i = 0; i < count; ++i)
             out[i] = {call_.y + tokens[i] * f_.hidden, f_.out_bias, f_.hidden, call_.accumulate,
                       plan_.stream};
-        switch (one_leaf ? count : 0) {
-            case 2:
-                return add_rows<2>(out, 0);
-            case 3:
-                return add_rows<3>(out, 0);
-            case 4:
-                return add_rows<4>(out, 0);
-            default:
-                for (size_t i = 0; i < count; ++i)
-                    add_rows<1>(out + i, i);
+        for (size_t i = 0, met = 0; i < count; i += met) {
+            const size_t most = f_.trees == 1 ? smaller(NeuronPlan::side, count - i) : 1;
+            for (met = 1; met < most && last[i + met] == last[i]; ++met) {
+            }
+            if (met == 1) add_rows<1>(out + i, i);
+            if (met == 2) add_rows<2>(out + i, i);
+            if (met == 3) add_rows<3>(out + i, i);
+            if (met == 4) add_rows<4>(out + i, i);
         }
     }
 
