@@ -2,10 +2,9 @@
 // launches go to one stream and return at once.
 //
 // A call walks (walk.cu): leaf, margin and, in neuron forests, the activations on the path, by token. Few
-// tokens: a block each, 15 nodes at a time, so that four levels cost one wait for memory. Many: a warp each;
-// of one tree the upper rows lie in shared memory. What the walk found is then added up: neuron forests row
-// by row (neuron_forest.cu), leaf forests as small matrix products over tokens sorted by leaf
-// (leaf_forest.cu).
+// tokens: a block each, 15 nodes at a time, so that four levels cost one wait for memory. Many: a warp each.
+// What the walk found is then added up: neuron forests row by row (neuron_forest.cu), leaf forests as small
+// matrix products over tokens sorted by leaf (leaf_forest.cu: float32; leaf_products.cu: bfloat16).
 #pragma once
 
 #include "base/types.h"
@@ -47,6 +46,11 @@ struct LeafForest {
     const float* up_bias = nullptr;     // [trees, leaves, leaf_width], or null
     const void* down = nullptr;         // [trees, leaves, leaf_width, hidden]
     const float* bias = nullptr;        // [trees, leaves, hidden], or null
+    // Of bfloat16: neurons beside the leaves, which every token runs, as a small dense part is.
+    size_t shared_width = 0;
+    const void *shared_up = nullptr, *shared_down = nullptr;  // [shared_width, hidden]
+    const float* shared_up_bias = nullptr;                    // [shared_width], or null
+    const float* shared_bias = nullptr;                       // [hidden], or null
 };
 
 // Room for calls on at most `tokens` tokens, one at a time.
@@ -55,23 +59,28 @@ struct ForestScratch {
     uint32_t* counts = nullptr;    // [count_words] see walk.cu
     uint32_t* order = nullptr;     // [order_words] tokens by group
     size_t tokens = 0;
+    void* inner = nullptr;  // [tokens, inner_stride] bfloat16 of leaf forests
 };
 // Floats of `activations` and words of `counts` that a forest needs.
 size_t activation_floats(const Trees& trees, size_t tokens);
 size_t count_words(const Trees& trees, size_t tokens);
 
 size_t order_words(const Trees& trees, size_t tokens);
+size_t inner_stride(const LeafForest& forest);
 
 // Of one neuron tree: fewer tokens, and what two steps prepare costs more than it saves.
 inline constexpr size_t fewest_for_two_steps = 1024;
+// Floats that steps on tensor cores keep by token.
+inline constexpr size_t tensor_step_floats = 24;
 
 // Tokens of one leaf that one block multiplies.
-inline constexpr uint32_t tile_tokens = 32;
+inline constexpr uint32_t tile_tokens = 32, fewest_tile_tokens = 16;
+uint32_t leaf_tile_tokens(const Trees& trees, TensorType rows, size_t tokens);
 struct LeafTile {
     uint32_t leaf, first, count;  // order[first ..]
 };
-// How many there can be.
-size_t most_leaf_tiles(const Trees& trees, size_t tokens);
+// How many tiles of `tile` tokens there can be.
+size_t most_leaf_tiles(const Trees& trees, uint32_t tile, size_t tokens);
 
 struct ForestCall {
     const void* x = nullptr;        // [tokens, hidden], as leaves or neurons read it
@@ -93,9 +102,11 @@ void run(const LeafForest& forest, const ForestCall& call);
 
 // Fills leaf, margin and, of neuron forests, scratch.activations. x: of the type of the trees' rows.
 void walk(const Trees& trees, const void* x, const ForestCall& call);
-// scratch.order: tokens by the leaf that they reached in `tree`. The answer: most_leaf_tiles tiles of them;
-// those that there are none for have count 0.
-const LeafTile* group_by_leaf(const Trees& trees, size_t tree, const ForestCall& call);
+// scratch.order: tokens by the leaf that they reached in `tree`. The answer: most_leaf_tiles tiles of them, at
+// most `tile` tokens each; those that there are none for have count 0.
+const LeafTile* group_by_leaf(const Trees& trees, size_t tree, uint32_t tile, const ForestCall& call);
+// What leaves give, in bfloat16; leaf is filled.
+void run_bf16_leaves(const LeafForest& forest, const ForestCall& call);
 // One tree, many tokens, of a shape whose rows fit shared memory in two steps: everything, at once. False:
 // not of that shape, nothing was done.
 bool run_in_two_steps(const NeuronForest& forest, const ForestCall& call);

@@ -71,6 +71,17 @@ __device__ inline float activated(Activation activation, float x) {
     return x;
 }
 
+// The same for results that are rounded to bfloat16: erf within 2e-7 (Abramowitz and Stegun, 7.1.26), in a
+// third of the instructions.
+__device__ inline float narrowly_activated(Activation activation, float x) {
+    if (activation != Activation::gelu_erf) return activated(activation, x);
+    const float z = fabsf(x) * 0.70710678F, t = __fdividef(1.0F, 1.0F + 0.3275911F * z);
+    const float p =
+        t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+    const float rest = p * __expf(-z * z);  // 1 - erf(|z|)
+    return 0.5F * x * (x < 0 ? rest : 2.0F - rest);
+}
+
 template <class T>
 __device__ inline T narrowed(float value);
 template <>

@@ -58,6 +58,46 @@ __device__ inline float warp_product(const T* x, const T* row, uint32_t hidden) 
     return warp_sum(sum);
 }
 
+// x of one token in a warp's registers, `vectors` vectors a lane. exact: that is the whole row, so that
+// nothing is asked at run time.
+template <class T, int vectors, bool exact>
+struct KeptRow {
+    static constexpr uint32_t width = vector_values<T>;
+    static __device__ uint32_t hidden(const WalkArguments<T>& w) {
+        return exact ? vectors * 32 * width : w.hidden;
+    }
+
+    Vector<T> v[vectors];
+
+    __device__ void load(const T* x, uint32_t hidden) {
+#pragma unroll
+        for (int i = 0; i < vectors; ++i) {
+            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
+            if (exact || at < hidden) {
+                v[i] = load_vector(x + at);
+            } else {
+#pragma unroll
+                for (uint32_t j = 0; j < width; ++j)
+                    v[i].values[j] = 0;
+            }
+        }
+    }
+    __device__ float product(const T* row, uint32_t hidden) const {
+        float sums[4] = {};
+#pragma unroll
+        for (int i = 0; i < vectors; ++i) {
+            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
+            if (exact || at < hidden) {
+                const auto r = load_vector(row + at);
+#pragma unroll
+                for (uint32_t j = 0; j < width; ++j)
+                    sums[j % 4] += v[i].values[j] * r.values[j];
+            }
+        }
+        return warp_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    }
+};
+
 // A walk in progress, the same in all lanes of a warp.
 struct Walker {
     uint32_t node = 0;  // in heap order

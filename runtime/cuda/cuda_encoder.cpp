@@ -69,6 +69,8 @@ void CudaEncoder::allocate() {
         for (const CudaPart& part : weights_->blocks()[b].parts) {
             inner = std::max(inner, part.up.shape.outputs);
             if (!part.spec->is_forest()) continue;
+            if (part.spec->kind == PartKind::leaf_forest && is_bf16())
+                inner = std::max(inner, cuda::inner_stride(part.leaf_forest));
             const cuda::Trees& trees =
                 part.spec->kind == PartKind::leaf_forest ? part.leaf_forest.trees : part.neuron_forest.trees;
             activations = std::max(activations, cuda::activation_floats(trees, tokens));
@@ -103,6 +105,7 @@ void CudaEncoder::allocate() {
         forest_.activations = arena.take<float>(activations);
         forest_.counts = arena.take<uint32_t>(counts);
         forest_.order = arena.take<uint32_t>(order);
+        forest_.inner = inner_;
         return arena.used();
     };
     memory_ = cuda::Buffer(lay_out(Arena(nullptr)));
@@ -225,9 +228,12 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     dense(block.attention_out, mix_, y_, tokens_);
 }
 
+// The answer: whether there is anything in y now. A dense part that a leaf forest of its block runs gives
+// nothing by itself.
 bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
     const CudaPart& part = weights_->blocks()[b].parts[p];
     if (part.spec->kind == PartKind::dense) {
+        if (part.up.weight == nullptr) return false;
         dense_part(part, written);
         return true;
     }

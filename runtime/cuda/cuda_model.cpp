@@ -130,6 +130,16 @@ class CudaUpload {
         const size_t count = tensor.rows(), length = tensor.row_length();
         return matrix(name, type, {count, length, count, length}, before_last);
     }
+    // [columns, rows] of a tensor that is [rows, columns].
+    const void* transposed(const char* name, size_t rows, size_t columns, TensorType type) {
+        const float* wide = values_.passing(name);
+        padded_.resize(rows * columns);
+        for (size_t r = 0; r < rows; ++r) {
+            for (size_t c = 0; c < columns; ++c)
+                padded_[c * rows + r] = wide[r * columns + c];
+        }
+        return rounded(padded_.data(), columns, rows, type);
+    }
     const float* floats(const char* name) { return static_cast<const float*>(rows(name, TensorType::f32)); }
     const float* floats_if(bool present, const char* name) { return present ? floats(name) : nullptr; }
 
@@ -183,6 +193,7 @@ class CudaUpload {
         CudaPart out;
         out.spec = &spec;
         if (spec.kind == PartKind::dense) {
+            if (shares() && model_.prepared().blocks[b].parts[p].up == nullptr) return out;
             const size_t width = spec.width, padded = round_up(width, cuda::hidden_multiple),
                          hidden = spec_.hidden;
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
@@ -197,6 +208,8 @@ class CudaUpload {
         out.forest = forests_++;
         if (spec.kind == PartKind::leaf_forest) {
             out.leaf_forest = leaf_forest(b, p, spec);
+            if (shares() && model_.prepared().blocks[b].parts[p].leaf_forest.shared_width > 0)
+                share(b, out.leaf_forest);
         } else {
             out.neuron_forest = neuron_forest(b, p, spec);
         }
@@ -236,6 +249,21 @@ class CudaUpload {
         }
         f.bias = floats_if(spec.has(part_flag::output_bias), part_tensor(b, p, "leaf.bias").text);
         return f;
+    }
+
+    // What the model fuses for the CPU, a small dense part with a leaf forest, is fused here too.
+    bool shares() const { return model_.precision() == TensorType::bf16; }
+    void share(size_t b, cuda::LeafForest& f) {
+        const auto parts = spec_.parts_of(spec_.blocks[b]);
+        size_t d = 0;
+        while (parts[d].kind != PartKind::dense || model_.prepared().blocks[b].parts[d].up != nullptr)
+            ++d;
+        const auto down = part_tensor(b, d, "down.weight");
+        f.shared_width = parts[d].width;
+        f.shared_up = rows(part_tensor(b, d, "up.weight").text, f.rows);
+        f.shared_down = transposed(down.text, spec_.hidden, parts[d].width, f.rows);
+        f.shared_up_bias = floats_if(parts[d].has(part_flag::up_bias), part_tensor(b, d, "up.bias").text);
+        f.shared_bias = floats_if(parts[d].has(part_flag::output_bias), part_tensor(b, d, "down.bias").text);
     }
 
     cuda::NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
