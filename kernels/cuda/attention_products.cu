@@ -140,18 +140,23 @@ __global__ void __launch_bounds__(attention_threads) attend_tokens(const Heads h
     }
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
-        const uint32_t row = first + warp * 16 + lane / 4 + 8 * r;
-        if (row >= length) continue;
-        bf16* out = h.out + size_t{start + row} * h.heads * h.dimension + head * h.dimension;
+        bf16* out = queries + (warp * 16 + lane / 4 + 8 * r) * stride;
         const float share = 1.0F / total[r];
 #pragma unroll
         for (uint32_t c = 0; c < 2 * depth; ++c) {
             const uint32_t column = c * 8 + lane % 4 * 2;
             const float(&pair)[4] = mix[c / 2].values[c % 2];
-            if (column < h.dimension)
-                *reinterpret_cast<uint32_t*>(out + column) =
-                    packed(pair[2 * r] * share, pair[2 * r + 1] * share);
+            *reinterpret_cast<uint32_t*>(out + column) = packed(pair[2 * r] * share, pair[2 * r + 1] * share);
         }
+    }
+    // A warp's own rows, where its queries were: 16 bytes at once from there.
+    __syncwarp();
+#pragma unroll
+    for (uint32_t i = lane; i < 16 * vectors; i += 32) {
+        const uint32_t r = warp * 16 + i / vectors, c = i % vectors * 8;
+        if (first + r < length && c < h.dimension)
+            *reinterpret_cast<uint4*>(h.out + (size_t{start + first + r} * h.heads + head) * h.dimension + c) =
+                *reinterpret_cast<const uint4*>(queries + r * stride + c);
     }
 }
 

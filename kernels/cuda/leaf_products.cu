@@ -34,7 +34,7 @@ struct Leaves {
 
 template <class P>
 __global__ void __launch_bounds__(P::threads) run_up(const Leaves f) {
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     const LeafTile tile = f.tiles[blockIdx.x];
     if (tile.count == 0) return;
     const uint32_t first = blockIdx.y * P::columns;
@@ -50,21 +50,18 @@ __global__ void __launch_bounds__(P::threads) run_up(const Leaves f) {
         return n < f.neurons() && f.shared_up_bias != nullptr ? f.shared_up_bias[n - f.width] : 0.0F;
     };
     // Behind the last neuron the sums are zeros and so is what an activation makes of them: the padding.
-    product.each(
+    product.write_rounded(
+        reinterpret_cast<bf16*>(memory), f.inner_stride - first,
         [&](uint32_t r) {
             return r < tile.count ? f.inner + size_t{tile.first + r} * f.inner_stride + first : nullptr;
         },
         [&](uint32_t column) { return make_float2(bias(first + column), bias(first + column + 1)); },
-        [&](bf16* row, uint32_t column, const float2& more, float a, float b) {
-            if (row != nullptr && first + column < f.inner_stride)
-                *reinterpret_cast<__nv_bfloat162*>(row + column) = __floats2bfloat162_rn(
-                    narrowly_activated(f.activation, a + more.x), narrowly_activated(f.activation, b + more.y));
-        });
+        [&](float sum) { return narrowly_activated(f.activation, sum); });
 }
 
 template <class P>
 __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     const LeafTile tile = f.tiles[blockIdx.x];
     if (tile.count == 0) return;
     const uint32_t first = blockIdx.y * P::columns;
@@ -78,27 +75,22 @@ __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
             const bf16* row = f.row(f.down, f.shared_down, tile.leaf, n);
             return row != nullptr ? row + first : nullptr;
         });
-    product.each(
+    auto* z = reinterpret_cast<float*>(memory);
+    product.store(z);
+    P::write(
+        z, f.hidden - first, f.accumulate,
         [&](uint32_t r) {
             return r < tile.count ? f.y + size_t{f.order[tile.first + r]} * f.hidden + first : nullptr;
         },
         [&](uint32_t column) {
-            float2 sum = make_float2(0, 0);
+            float4 sum = make_float4(0, 0, 0, 0);
             const auto add = [&](const float* row) {
-                if (row == nullptr || first + column >= f.hidden) return;
-                const float2 other = *reinterpret_cast<const float2*>(row + first + column);
-                sum.x += other.x, sum.y += other.y;
+                const float4 other = *reinterpret_cast<const float4*>(row + first + column);
+                sum.x += other.x, sum.y += other.y, sum.z += other.z, sum.w += other.w;
             };
-            add(f.bias != nullptr ? f.bias + size_t{tile.leaf} * f.hidden : nullptr);
-            add(f.shared_bias);
+            if (f.bias != nullptr) add(f.bias + size_t{tile.leaf} * f.hidden);
+            if (f.shared_bias != nullptr) add(f.shared_bias);
             return sum;
-        },
-        [&](float* row, uint32_t column, const float2& more, float a, float b) {
-            if (row == nullptr || first + column >= f.hidden) return;
-            auto* target = reinterpret_cast<float2*>(row + column);
-            float2 sum = make_float2(a + more.x, b + more.y);
-            if (f.accumulate) sum.x += target->x, sum.y += target->y;
-            *target = sum;
         });
 }
 

@@ -174,7 +174,11 @@ void embed(const Embeddings& embeddings, const EmbeddedTokens& tokens, float* x,
 void normalise(const Norm& norm, const NormCall& call, cudaStream_t stream) {
     const unsigned by_warp = blocks_for(call.tokens, norm_threads / 32);
     const size_t vectors = (norm.hidden + 127) / 128;  // of a warp's lane
-    if (vectors <= 3) {
+    constexpr size_t few = 512;  // tokens: more threads a row, since there are enough
+    if (call.tokens <= few && norm.hidden <= 2 * 4 * norm_threads) {
+        norm_rows<2, norm_threads>
+            <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);
+    } else if (vectors <= 3) {
         norm_rows<3, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
     } else if (vectors <= 6) {
         norm_rows<6, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);

@@ -26,7 +26,7 @@ constexpr uint32_t vectors_above = picks_above / 8, vectors_under = pick_values 
 template <class P>
 __global__ void __launch_bounds__(P::threads)
     walk_upper(const WalkArguments<bf16> w, uint32_t upper, const Subtrees subtrees, const Picks picks) {
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     const uint32_t first = blockIdx.x * P::rows, nodes = (1u << upper) - 1;
     auto* z = reinterpret_cast<float*>(memory);
     {
@@ -59,7 +59,7 @@ template <class P>
 __global__ void __launch_bounds__(P::threads)
     walk_lower(const WalkArguments<bf16> w, uint32_t upper, const Subtrees subtrees, const Picks picks) {
     constexpr uint32_t row_stride = vectors_under * 8 + 8;
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     __shared__ __align__(16) bf16 rows[P::rows * row_stride];
     const uint32_t count = subtrees.counts[blockIdx.x], root = (1u << upper) - 1 + blockIdx.x,
                    lower = w.levels - upper, inner = (1u << lower) - 1;
@@ -110,7 +110,7 @@ template <class P>
 __global__ void __launch_bounds__(P::threads)
     add_picks(const WalkArguments<bf16> w, uint32_t upper, const bf16* out, const float* bias,
               const Subtrees subtrees, const Picks picks, float* y, bool accumulate) {
-    extern __shared__ uint4 memory[];
+    extern __shared__ __align__(128) uint4 memory[];
     const uint32_t count = subtrees.counts[blockIdx.x], root = (1u << upper) - 1 + blockIdx.x,
                    inner = (1u << (w.levels - upper)) - 1, column = blockIdx.z * P::columns;
     for (uint32_t first = blockIdx.y * P::rows; first < count; first += gridDim.y * P::rows) {
@@ -126,19 +126,14 @@ __global__ void __launch_bounds__(P::threads)
                     n < picks_above ? node_above(root, upper, n) : node_under(root, n - picks_above);
                 return out + size_t{node} * w.hidden + column;
             });
-        product.each(
+        auto* z = reinterpret_cast<float*>(memory);
+        product.store(z);
+        P::write(
+            z, w.hidden - column, accumulate,
             [&](uint32_t r) { return r < here ? y + size_t{tokens[r]} * w.hidden + column : nullptr; },
             [&](uint32_t c) {
-                return bias != nullptr && column + c < w.hidden
-                           ? *reinterpret_cast<const float2*>(bias + column + c)
-                           : make_float2(0, 0);
-            },
-            [&](float* row, uint32_t c, const float2& more, float a, float b) {
-                if (row == nullptr || column + c >= w.hidden) return;
-                auto* target = reinterpret_cast<float2*>(row + c);
-                float2 sum = make_float2(a + more.x, b + more.y);
-                if (accumulate) sum.x += target->x, sum.y += target->y;
-                *target = sum;
+                return bias != nullptr ? *reinterpret_cast<const float4*>(bias + column + c)
+                                       : make_float4(0, 0, 0, 0);
             });
         __syncthreads();  // before the stages are written again
     }
@@ -158,14 +153,14 @@ struct Launch {
     }
     template <class P>
     void first_step() const {
-        constexpr size_t bytes = std::max(P::bytes, P::sum_bytes);
+        constexpr size_t bytes = P::bytes;
         allow_block_memory(walk_upper<P>, bytes);
         walk_upper<P><<<blocks_for(call.tokens, P::rows), P::threads, bytes, call.stream>>>(
             {forest.trees, call.x, call}, upper, subtrees, picks);
     }
     template <class P>
     void second_step() const {
-        constexpr size_t bytes = std::max(P::bytes, P::sum_bytes);
+        constexpr size_t bytes = P::bytes;
         allow_block_memory(walk_lower<P>, bytes);
         walk_lower<P><<<dim3(1u << upper, parts(P::rows)), P::threads, bytes, call.stream>>>(
             {forest.trees, call.x, call}, upper, subtrees, picks);
@@ -180,7 +175,7 @@ struct Launch {
     }
 };
 
-using UpperOfMany = Product<128, most_subtrees, 2, 4, 5, Right::by_column>;
+using UpperOfMany = Product<128, most_subtrees, 2, 4, 6, Right::by_column>;
 using UpperOfFew = Product<32, most_subtrees, 1, 4, 4, Right::by_column>;
 using LowerOfMany = Product<64, lower_nodes, 4, 1, 4, Right::by_column>;
 using LowerOfFew = Product<32, lower_nodes, 2, 2, 4, Right::by_column>;
