@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(P::threads) multiply_bytes(const ByteProduct c
         biases[j] = c.bias != nullptr ? c.bias[leaf_columns + column + j] : 0.0F;
     }
     for (uint32_t r = threadIdx.x / vectors; r < tile.count; r += step) {
-        const float scale = c.a_scale[c.gathers ? ordered(r) : tile.first + r];
+        const float scale = c.a_scale != nullptr ? c.a_scale[c.gathers ? ordered(r) : tile.first + r] : 1.0F;
         float values[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; ++j)

@@ -7,8 +7,6 @@
 
 namespace espalier::cuda {
 
-inline constexpr size_t byte_multiple = 16;  // lengths of 8-bit rows
-
 // Rows rounded to 8 bits: scale = absmax / 127, to nearest even. A row with a value that is not finite has
 // scale NaN and zeros; one of nothing above 1e-35 has zeros.
 struct RoundedRows {
@@ -29,7 +27,7 @@ inline constexpr size_t widest_rounded_row = 12288;  // lies in shared memory
 // y = act(a b^T * scales + bias), row by row.
 struct ByteProduct {
     const int8_t* a = nullptr;       // [rows, depth]
-    const float* a_scale = nullptr;  // [rows]
+    const float* a_scale = nullptr;  // [rows], or null
     const int8_t* b = nullptr;       // [columns, depth], or so for each leaf
     const float *b_scale = nullptr, *bias = nullptr;  // [columns], or so for each leaf; or null
     uint32_t rows = 0, columns = 0, depth = 0;        // columns: a multiple of 4; depth: of 16

@@ -158,6 +158,8 @@ void run(const LeafForest& forest, const ForestCall& call) {
     walk(forest.trees, call.walk_x, call);
     if (forest.rows == TensorType::f32) {
         run_float_leaves(forest, call);
+    } else if (forest.rows == TensorType::s8) {
+        run_byte_leaves(forest, call);
     } else {
         run_bf16_leaves(forest, call);
     }

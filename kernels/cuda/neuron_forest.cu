@@ -73,6 +73,8 @@ void run(const NeuronForest& forest, const ForestCall& call) {
     walk(forest.trees, call.x, call);
     if (forest.trees.rows == TensorType::f32) {
         add_rows<float>(forest, call);
+    } else if (forest.trees.rows == TensorType::s8) {
+        run_byte_neurons(forest, call);
     } else {
         add_rows<bf16>(forest, call);
     }

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(block_threads) walk_by_block(const WalkArgumen
         const uint32_t below = 31 - __clz(warp + 1);  // levels under the subtree's root
         if (warp < nodes_at_once && top + below < w.levels) {
             const uint32_t node = ((walker.node + 1) << below) - 1 + (warp + 1 - (1u << below));
-            const float value = warp_product(x, w.row(tree, node), w.hidden);
+            const float value = w.scaled(warp_product(x, w.row(tree, node), w.hidden), token, tree, node);
             if (threadIdx.x % 32 == 0) z[warp] = value + w.offset_of(tree, node);
         }
         __syncthreads();
@@ -51,12 +51,18 @@ __global__ void __launch_bounds__(block_threads) walk_by_warp(const WalkArgument
     const uint32_t token = unit / w.trees, tree = unit % w.trees;
     const T* x = w.x + size_t{token} * w.hidden;
     KeptRow<T, vectors == 0 ? 1 : vectors, true> kept;
-    if (vectors > 0) kept.load(x, w.hidden);
+    if constexpr (vectors > 0) kept.load(x, w.hidden);
     Walker walker;
     for (uint32_t level = 0; level < w.levels; ++level) {
         const float offset = w.offset_of(tree, walker.node);
         const T* row = w.row(tree, walker.node);
-        const float z = (vectors > 0 ? kept.product(row, w.hidden) : warp_product(x, row, w.hidden)) + offset;
+        float product;
+        if constexpr (vectors > 0) {
+            product = kept.product(row, w.hidden);
+        } else {
+            product = warp_product(x, row, w.hidden);
+        }
+        const float z = w.scaled(product, token, tree, walker.node) + offset;
         if (w.neurons && threadIdx.x % 32 == 0)
             w.activations[size_t{unit} * w.levels + level] = neuron_value(w, z);
         walker.step(w, level, z);
@@ -77,7 +83,9 @@ void walk_rows(const Trees& trees, const void* x, const ForestCall& call) {
     } else {
         const unsigned blocks = blocks_for(units, warps);
         constexpr size_t vector = 32 * vector_values<T>;
-        if (trees.hidden == 3 * vector) {
+        if constexpr (sizeof(T) == 1) {
+            walk_by_warp<T, 0><<<blocks, block_threads, 0, call.stream>>>(w);
+        } else if (trees.hidden == 3 * vector) {
             walk_by_warp<T, 3><<<blocks, block_threads, 0, call.stream>>>(w);
         } else if (trees.hidden == 6 * vector) {
             walk_by_warp<T, 6><<<blocks, block_threads, 0, call.stream>>>(w);
@@ -168,6 +176,8 @@ size_t count_words(const Trees& trees, size_t tokens) {
 void walk(const Trees& trees, const void* x, const ForestCall& call) {
     if (trees.rows == TensorType::f32) {
         walk_rows<float>(trees, x, call);
+    } else if (trees.rows == TensorType::s8) {
+        walk_rows<int8_t>(trees, x, call);
     } else {
         walk_rows<bf16>(trees, x, call);
     }
