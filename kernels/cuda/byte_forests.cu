@@ -66,7 +66,7 @@ void run_byte_neurons(const NeuronForest& forest, const ForestCall& call) {
     const dim3 grid(static_cast<unsigned>(call.tokens), blocks_for(hidden / 4, threads));
     add_byte_paths<<<grid, static_cast<unsigned>(threads), 0, call.stream>>>(
         w, static_cast<const int8_t*>(forest.out), forest.out_scale, forest.out_bias,
-        static_cast<uint32_t>(hidden), call.y, call.accumulate);
+        static_cast<uint32_t>(hidden), static_cast<float*>(call.y), call.accumulate);
     check_launch("add_byte_paths");
 }
 

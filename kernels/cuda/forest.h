@@ -98,8 +98,10 @@ struct ForestCall {
     const float* x_scale = nullptr;  // [tokens] of 8-bit x
     const float* walk_x = nullptr;   // [tokens, hidden] of leaf forests
     size_t tokens = 0;
-    float* y = nullptr;  // [tokens, hidden]
+    void* y = nullptr;  // [tokens, hidden] float32
     bool accumulate = false;
+    // y is bfloat16 and not accumulated: of forests in bfloat16, a leaf forest of one tree.
+    bool narrow = false;
     uint32_t* leaf = nullptr;  // [tokens, trees]
     float* margin = nullptr;   // [tokens, trees]
     ForestScratch scratch;

@@ -141,7 +141,7 @@ void run_float_leaves(const LeafForest& forest, const ForestCall& call) {
         f.up_bias = forest.up_bias != nullptr ? forest.up_bias + neurons : nullptr;
         f.bias = forest.bias != nullptr ? forest.bias + k * leaves * hidden : nullptr;
         f.order = call.scratch.order;
-        f.y = call.y;
+        f.y = static_cast<float*>(call.y);
         f.hidden = static_cast<uint32_t>(hidden);
         f.width = static_cast<uint32_t>(forest.leaf_width);
         f.activation = trees.activation;

@@ -19,7 +19,7 @@ struct Leaves {
     const LeafTile* tiles;
     const uint32_t* order;
     bf16* inner;  // [tokens in the order of tiles, inner_stride]
-    float* y;
+    void* y;  // [tokens, hidden]
     uint32_t hidden, width, shared, inner_stride;
     Activation activation;
     bool accumulate;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(P::threads) run_up(const Leaves f) {
         [&](float sum) { return narrowly_activated(f.activation, sum); });
 }
 
-template <class P>
+template <class P, class Y>
 __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
     extern __shared__ __align__(128) uint4 memory[];
     const LeafTile tile = f.tiles[blockIdx.x];
@@ -80,7 +80,9 @@ __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
     P::write(
         z, f.hidden - first, f.accumulate,
         [&](uint32_t r) {
-            return r < tile.count ? f.y + size_t{f.order[tile.first + r]} * f.hidden + first : nullptr;
+            return r < tile.count
+                       ? static_cast<Y*>(f.y) + size_t{f.order[tile.first + r]} * f.hidden + first
+                       : nullptr;
         },
         [&](uint32_t column) {
             float4 sum = make_float4(0, 0, 0, 0);
@@ -94,7 +96,7 @@ __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
         });
 }
 
-template <class Up, class Down>
+template <class Up, class Down, class Y>
 void multiply(const Leaves& f, size_t tiles, cudaStream_t stream) {
     static_assert(Up::rows == Down::rows);
     const auto grid = [&](size_t columns, size_t each) {
@@ -105,8 +107,8 @@ void multiply(const Leaves& f, size_t tiles, cudaStream_t stream) {
         run_up<Up><<<grid(f.inner_stride, Up::columns), Up::threads, Up::bytes, stream>>>(f);
         check_launch("run_up");
     }
-    allow_block_memory(run_down<Down>, Down::bytes);
-    run_down<Down><<<grid(f.hidden, Down::columns), Down::threads, Down::bytes, stream>>>(f);
+    allow_block_memory(run_down<Down, Y>, Down::bytes);
+    run_down<Down, Y><<<grid(f.hidden, Down::columns), Down::threads, Down::bytes, stream>>>(f);
     check_launch("run_down");
 }
 
@@ -161,9 +163,11 @@ void run_bf16_leaves(const LeafForest& forest, const ForestCall& call) {
         f.accumulate = call.accumulate || k > 0;
         const size_t tiles = most_leaf_tiles(trees, tile, call.tokens);
         if (tile == many) {
-            multiply<UpOfMany, DownOfMany>(f, tiles, call.stream);
+            call.narrow ? multiply<UpOfMany, DownOfMany, bf16>(f, tiles, call.stream)
+                        : multiply<UpOfMany, DownOfMany, float>(f, tiles, call.stream);
         } else {
-            multiply<UpOfFew, DownOfFew>(f, tiles, call.stream);
+            call.narrow ? multiply<UpOfFew, DownOfFew, bf16>(f, tiles, call.stream)
+                        : multiply<UpOfFew, DownOfFew, float>(f, tiles, call.stream);
         }
     }
 }

@@ -99,6 +99,23 @@ __device__ inline float widened(bf16 value) {
     return __bfloat162float(value);
 }
 
+__device__ inline float4 load_four_values(const float* from) {
+    return *reinterpret_cast<const float4*>(from);
+}
+__device__ inline float4 load_four_values(const bf16* from) {
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    return make_float4(__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000u),
+                       __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000u));
+}
+__device__ inline void store_four_values(float* to, const float4& v) {
+    *reinterpret_cast<float4*>(to) = v;
+}
+__device__ inline void store_four_values(bf16* to, const float4& v) {
+    alignas(8) const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y),
+                                                __floats2bfloat162_rn(v.z, v.w)};
+    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
+}
+
 __device__ inline bool goes_right(float value, bool zero_goes_right) {
     return zero_goes_right ? value >= 0 : value > 0;
 }

@@ -44,7 +44,7 @@ struct Product {
                               left_copies = M / left_step, right_pieces = right_width / 8,
                               right_step = threads / right_pieces, right_copies = right_rows / right_step;
     static_assert(M % left_step == 0 && right_rows % right_step == 0 && left_step % 8 == 0 &&
-                  right_step % 8 == 0 && Stages >= 2);
+                  right_step % 8 == 0 && Stages >= 1);
 
     Sum sums[fragments_m][fragments_n];
 
@@ -69,15 +69,16 @@ struct Product {
         bf16* const left_to = memory + left_first * chunk + (left_piece ^ left_first % 8) * 8;
         bf16* const right_to =
             memory + left_values + right_first * right_width + (right_piece ^ right_first % 8) * 8;
+        // Blocks that read the same columns begin at different chunks, or all would ask for the same few lines
+        // of the second-level cache at once.
+        const uint32_t turn = by_column && chunks > 0 ? blockIdx.x % chunks : 0;
         // Commits even where there is nothing left to copy: so many copies are under way, always.
-        const auto fetch = [&](uint32_t c, uint32_t stage) {
-            if (c < chunks) {
+        const auto fetch = [&](uint32_t step, uint32_t stage) {
+            if (step < chunks) {
+                const uint32_t c = step + turn < chunks ? step + turn : step + turn - chunks;
                 const uint32_t at = c * chunk + left_piece * 8;
                 const bool inside = at < depth;
-#pragma unroll
-                for (uint32_t i = 0; i < left_copies; ++i)
-                    copy_async(left_to + stage * stage_values + i * left_step * chunk, from_left[i] + at,
-                               inside && from_left[i] != nullptr);
+                // The right ones first: where left rows begin may still be under way.
 #pragma unroll
                 for (uint32_t i = 0; i < right_copies; ++i) {
                     bf16* to = right_to + stage * stage_values + i * right_step * right_width;
@@ -90,20 +91,25 @@ struct Product {
                         copy_async(to, from + right_piece * 8, from != nullptr);
                     }
                 }
+#pragma unroll
+                for (uint32_t i = 0; i < left_copies; ++i)
+                    copy_async(left_to + stage * stage_values + i * left_step * chunk, from_left[i] + at,
+                               inside && from_left[i] != nullptr);
             }
             __pipeline_commit();
         };
         for (auto& row : sums)
             for (Sum& s : row)
                 s.clear();
+        constexpr uint32_t ahead = Stages > 1 ? Stages - 1 : 1;  // a single stage serves one chunk alone
 #pragma unroll
-        for (uint32_t s = 0; s + 1 < Stages; ++s)
+        for (uint32_t s = 0; s < ahead; ++s)
             fetch(s, s);
-        uint32_t stage = 0, next = Stages - 1;
+        uint32_t stage = 0, next = ahead;
         for (uint32_t c = 0; c < chunks; ++c) {
-            __pipeline_wait_prior(Stages - 2);
+            __pipeline_wait_prior(ahead - 1);
             __syncthreads();
-            fetch(c + Stages - 1, next);
+            if constexpr (Stages > 1) fetch(c + ahead, next);
             next = next + 1 == Stages ? 0 : next + 1;
             multiply(memory + stage * stage_values);
             stage = stage + 1 == Stages ? 0 : stage + 1;
@@ -123,8 +129,8 @@ struct Product {
         __syncthreads();
     }
 
-    // From there, whole lines at once, to row(r), or nowhere if null: plus more(column), four values, plus, if
-    // `accumulate`, what is there. width: this block's columns; a multiple of 4.
+    // From there, whole lines at once, to row(r), float32 or bfloat16, or nowhere if null: plus more(column),
+    // four values, plus, if `accumulate`, what is there. width: this block's columns; a multiple of 4.
     template <class Row, class More>
     __device__ static void write(const float* z, uint32_t width, bool accumulate, const Row& row,
                                  const More& more) {
@@ -135,16 +141,15 @@ struct Product {
         const float4 other = more(column);
 #pragma unroll 4
         for (uint32_t r = threadIdx.x / vectors; r < M; r += step) {
-            float* to = row(r);
+            auto* to = row(r);
             if (to == nullptr) continue;
-            auto* target = reinterpret_cast<float4*>(to + column);
             float4 value = *reinterpret_cast<const float4*>(z + r * sum_stride + column);
             value.x += other.x, value.y += other.y, value.z += other.z, value.w += other.w;
             if (accumulate) {
-                const float4 before = *target;
+                const float4 before = load_four_values(to + column);
                 value.x += before.x, value.y += before.y, value.z += before.z, value.w += before.w;
             }
-            *target = value;
+            store_four_values(to + column, value);
         }
     }
 

@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(norm_threads) norm_rows(const Norm n, const No
         const size_t i = k * Threads * 4 + first;
         v[k] = make_float4(0, 0, 0, 0);
         if (i >= n.hidden) continue;
-        v[k] = vector_at(c.x + row, i);
+        v[k] = c.narrow ? load_four_values(static_cast<const bf16*>(c.x) + row + i)
+                        : load_four_values(static_cast<const float*>(c.x) + row + i);
         if (c.residual != nullptr) v[k] = sum_of(v[k], vector_at(c.residual + row, i));
         sum += v[k].x + v[k].y + v[k].z + v[k].w;
     }
@@ -86,11 +87,7 @@ __global__ void __launch_bounds__(norm_threads) norm_rows(const Norm n, const No
                                (v[k].z - mean) * scale * w.z, (v[k].w - mean) * scale * w.w);
         if (n.bias != nullptr) y = sum_of(y, vector_at(n.bias, i));
         *reinterpret_cast<float4*>(c.y + row + i) = y;
-        if (c.rounded != nullptr) {
-            alignas(8) const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(y.x, y.y), __floats2bfloat162_rn(y.z, y.w)};
-            *reinterpret_cast<uint2*>(static_cast<bf16*>(c.rounded) + row + i) =
-                *reinterpret_cast<const uint2*>(pairs);
-        }
+        if (c.rounded != nullptr) store_four_values(static_cast<bf16*>(c.rounded) + row + i, y);
     }
 }
 

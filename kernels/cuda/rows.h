@@ -28,7 +28,8 @@ struct Norm {
     const float *weight = nullptr, *bias = nullptr;
 };
 struct NormCall {
-    const float* x = nullptr;
+    const void* x = nullptr;  // float32, or bfloat16
+    bool narrow = false;
     const float* residual = nullptr;  // or null
     float* y = nullptr;
     void* rounded = nullptr;  // bfloat16, or null

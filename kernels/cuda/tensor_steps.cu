@@ -106,10 +106,10 @@ __global__ void __launch_bounds__(P::threads)
 }
 
 // Block (s, p, c): columns c of the same tokens.
-template <class P>
+template <class P, class Y>
 __global__ void __launch_bounds__(P::threads)
     add_picks(const WalkArguments<bf16> w, uint32_t upper, const bf16* out, const float* bias,
-              const Subtrees subtrees, const Picks picks, float* y, bool accumulate) {
+              const Subtrees subtrees, const Picks picks, Y* y, bool accumulate) {
     extern __shared__ __align__(128) uint4 memory[];
     const uint32_t count = subtrees.counts[blockIdx.x], root = (1u << upper) - 1 + blockIdx.x,
                    inner = (1u << (w.levels - upper)) - 1, column = blockIdx.z * P::columns;
@@ -167,20 +167,29 @@ struct Launch {
     }
     template <class P>
     void outputs() const {
-        allow_block_memory(add_picks<P>, P::bytes);
+        if (call.narrow) {
+            outputs<P>(static_cast<bf16*>(call.y));
+        } else {
+            outputs<P>(static_cast<float*>(call.y));
+        }
+    }
+    template <class P, class Y>
+    void outputs(Y* y) const {
+        static_assert(pick_values <= P::chunk);  // one stage is enough
+        allow_block_memory(add_picks<P, Y>, P::bytes);
         const dim3 grid(1u << upper, parts(P::rows), blocks_for(forest.trees.hidden, P::columns));
-        add_picks<P><<<grid, P::threads, P::bytes, call.stream>>>(
+        add_picks<P, Y><<<grid, P::threads, P::bytes, call.stream>>>(
             {forest.trees, call.x, call}, upper, static_cast<const bf16*>(forest.out), forest.out_bias,
-            subtrees, picks, call.y, call.accumulate);
+            subtrees, picks, y, call.accumulate);
     }
 };
 
-using UpperOfMany = Product<128, most_subtrees, 2, 4, 6, Right::by_column>;
-using UpperOfFew = Product<32, most_subtrees, 1, 4, 4, Right::by_column>;
+using UpperOfMany = Product<64, most_subtrees, 2, 4, 4, Right::by_column>;
 using LowerOfMany = Product<64, lower_nodes, 4, 1, 4, Right::by_column>;
+using OutputOfMany = Product<64, 64, 2, 2, 1, Right::by_depth>;
+using UpperOfFew = Product<32, most_subtrees, 1, 4, 4, Right::by_column>;
 using LowerOfFew = Product<32, lower_nodes, 2, 2, 4, Right::by_column>;
-using OutputOfMany = Product<64, 128, 2, 2, 2, Right::by_depth>;
-using OutputOfFew = Product<32, 128, 1, 4, 2, Right::by_depth>;
+using OutputOfFew = Product<32, 128, 1, 4, 1, Right::by_depth>;
 
 }  // namespace
 

@@ -182,8 +182,8 @@ void two_steps(const NeuronForest& forest, const ForestCall& call, const Steps& 
     const bool pairs = 2 * steps.lower_bytes + 4096 <= call.device->block_memory;
     const dim3 grid(count, std::max(1u, processors * (pairs ? 2 : 1) / count));
     walk_lower<vectors, exact><<<grid, block_threads, steps.lower_bytes, call.stream>>>(
-        w, steps.upper, static_cast<const float*>(forest.out), forest.out_bias, subtrees, call.y,
-        call.accumulate);
+        w, steps.upper, static_cast<const float*>(forest.out), forest.out_bias, subtrees,
+        static_cast<float*>(call.y), call.accumulate);
     check_launch("two steps of a neuron tree");
 }
 

@@ -205,8 +205,8 @@ void CudaEncoder::round_input(const float* x, bool rotated) {
 
 // is_read: layers read y next.
 void CudaEncoder::normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y,
-                            bool is_read) {
-    cuda::normalise(norm, {x, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_}, stream_);
+                            bool is_read, bool narrow) {
+    cuda::normalise(norm, {x, narrow, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_}, stream_);
     if (is_read && is_8bit()) round_input(y);
 }
 
@@ -224,7 +224,7 @@ void CudaEncoder::add_output(const cuda::Norm& norm) {
     if (is_pre()) {
         cuda::add(y_, x_, row_floats(), stream_);
     } else {
-        normalise(norm, y_, x_, x_, true);
+        normalise(norm, y_, x_, x_, true, narrow_y_);
     }
 }
 
@@ -279,12 +279,14 @@ void CudaEncoder::attention(size_t b, const Batch&) {
         mix = rounded_;
     }
     dense(block.attention_out, mix, rounded_scale_, y_);
+    narrow_y_ = block.narrow_attention;
 }
 
 // The answer: whether there is anything in y now. A dense part that a leaf forest of its block runs gives
 // nothing by itself.
 bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
     const CudaPart& part = weights_->blocks()[b].parts[p];
+    narrow_y_ = weights_->blocks()[b].narrow_parts;
     if (part.spec->kind == PartKind::dense) {
         if (part.up.weight == nullptr) return false;
         dense_part(part, written);
@@ -299,6 +301,7 @@ bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
     call.tokens = tokens_;
     call.y = y_;
     call.accumulate = written;
+    call.narrow = narrow_y_;
     call.leaf = routes_[part.forest].leaf;
     call.margin = routes_[part.forest].margin;
     call.scratch = forest_;
@@ -338,6 +341,7 @@ void CudaEncoder::dense_part(const CudaPart& part, bool written) {
 }
 
 void CudaEncoder::clear_output() {
+    narrow_y_ = false;
     cuda::check(cudaMemsetAsync(y_, 0, row_floats() * sizeof(float), stream_), "clearing");
 }
 

@@ -58,7 +58,8 @@ class CudaEncoder final : public DeviceEncoder {
     }
     void round_input(const float* x, bool rotated = true);
     bool is_first_neurons(size_t b, size_t p) const;
-    void normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y, bool is_read);
+    void normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y, bool is_read,
+                   bool narrow = false);
     void dense(const CudaDense& layer, const void* x, const float* x_scale, void* y);
     void dense_part(const CudaPart& part, bool written);
     void allocate();
@@ -83,6 +84,7 @@ class CudaEncoder final : public DeviceEncoder {
     cuda::Buffer memory_;
     std::unique_ptr<Graph> graph_;
     Shape last_;  // of the run before
+    bool narrow_y_ = false;  // y holds bfloat16 values
     size_t tokens_ = 0, sequences_ = 0, longest_ = 0;
 
     // All in memory_. T = most tokens, S = most sequences.

@@ -220,22 +220,42 @@ class CudaUpload {
                             {qkv, hidden, qkv, hidden}, Activation::none, narrow());
             out.attention_out = dense(name("out.weight").text,
                                       spec.has(block_flag::output_bias) ? name("out.bias").text : nullptr,
-                                      {hidden, query, hidden, query}, Activation::none, TensorType::f32);
+                                      {hidden, query, hidden, query}, Activation::none,
+                                      reads_narrow() ? TensorType::bf16 : TensorType::f32);
+            out.narrow_attention = reads_narrow();
             out.attention_norm = norm(name("norm").text);
         }
         const auto parts = spec_.parts_of(spec);
         if (!parts.empty())
             out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", static_cast<unsigned long long>(b)).text);
+        out.narrow_parts = reads_narrow() && has_one_writer(b);
         for (size_t p = 0; p < parts.size(); ++p)
-            out.parts.push_back(part(b, p, parts[p]));
+            out.parts.push_back(part(b, p, parts[p], out.narrow_parts ? TensorType::bf16 : TensorType::f32));
         return out;
     }
 
-    CudaPart part(size_t b, size_t p, const PartSpec& spec) {
+    bool reads_narrow() const {
+        return model_.precision() == TensorType::bf16 && spec_.norm_placement == NormPlacement::post;
+    }
+    bool is_shared(size_t b, size_t p) const {
+        return shares() && spec_.parts_of(spec_.blocks[b])[p].kind == PartKind::dense &&
+               model_.prepared().blocks[b].parts[p].up == nullptr;
+    }
+    bool has_one_writer(size_t b) const {
+        const auto parts = spec_.parts_of(spec_.blocks[b]);
+        size_t writers = 0;
+        for (size_t p = 0; p < parts.size(); ++p) {
+            if (!is_shared(b, p)) writers += parts[p].kind == PartKind::leaf_forest ? parts[p].trees : 1;
+        }
+        return writers == 1;
+    }
+
+    // output: of the block's parts.
+    CudaPart part(size_t b, size_t p, const PartSpec& spec, TensorType output) {
         CudaPart out;
         out.spec = &spec;
         if (spec.kind == PartKind::dense) {
-            if (shares() && model_.prepared().blocks[b].parts[p].up == nullptr) return out;
+            if (is_shared(b, p)) return out;
             const size_t width = spec.width, hidden = spec_.hidden,
                          padded = is_8bit() ? cuda::byte_row(width) : round_up(width, cuda::hidden_multiple);
             // In 8 bits a row of activations is rounded with one scale, of what they were exactly.
@@ -246,7 +266,7 @@ class CudaUpload {
                            {width, hidden, padded, hidden}, spec.activation, between);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
-                             {hidden, width, hidden, padded}, Activation::none, TensorType::f32);
+                             {hidden, width, hidden, padded}, Activation::none, output);
             return out;
         }
         out.forest = forests_++;
@@ -319,7 +339,7 @@ class CudaUpload {
     void share(size_t b, cuda::LeafForest& f) {
         const auto parts = spec_.parts_of(spec_.blocks[b]);
         size_t d = 0;
-        while (parts[d].kind != PartKind::dense || model_.prepared().blocks[b].parts[d].up != nullptr)
+        while (!is_shared(b, d))
             ++d;
         const auto down = part_tensor(b, d, "down.weight");
         f.shared_width = parts[d].width;

@@ -32,6 +32,8 @@ struct CudaBlock {
     CudaDense qkv, attention_out;
     cuda::Norm attention_norm, ffn_norm;
     std::vector<CudaPart> parts;
+    // What attention, and what the parts give is bfloat16: where one layer writes it and a norm reads it.
+    bool narrow_attention = false, narrow_parts = false;
 };
 
 class CudaModel {

@@ -24,7 +24,7 @@ Status status_of(const Call& call) {
         call();
     } catch (const Error& error) {
         CHECK(std::string(error.what()).find("cuda") != std::string::npos);
-        MESSAGE(error.what());
+        MESSAGE(std::string(error.what()));
         return error.status();
     }
     return Status::ok;
@@ -38,7 +38,12 @@ TEST_CASE("a lost device is a status, and the process goes on") {
         skip("no GPU");
         return;
     }
-    const AlignedBytes bytes = tiny_model();
+    ModelSpec spec = tiny_spec();
+    for (BlockSpec& block : spec.blocks) {
+        block.heads = block.kv_heads = 1;
+        block.head_dimension = spec.hidden;
+    }
+    const AlignedBytes bytes = model_to_memory(spec, random_tensors(spec, only(TensorType::f32), 3));
     const auto model = Model::from_memory(bytes.span(), {});
     ContextOptions on;
     on.max_tokens = 8;
