@@ -1,5 +1,6 @@
-// In float32. Two passes over the keys: the first finds each row's largest score and the sum of exponentials, the second
-// multiplies finished weights with the values. Nothing grows with the sequence, and no sum is scaled again.
+// In float32. Two passes over the keys: the first finds each row's largest score and the sum of exponentials,
+// the second multiplies finished weights with the values. Nothing grows with the sequence, and no sum is
+// scaled again.
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/tile.cuh"
 
@@ -15,7 +16,8 @@ struct Heads {
 };
 
 struct AttentionMemory {
-    static constexpr uint32_t query_values = tile_rows * tile_stride<float>, key_values = 64 * tile_stride<float>;
+    static constexpr uint32_t query_values = tile_rows * tile_stride<float>,
+                              key_values = 64 * tile_stride<float>;
     static constexpr size_t bytes =
         (2 * query_values + 2 * key_values) * sizeof(float) + tile_rows * sum_stride * sizeof(float);
     float *queries, *weights, *keys, *values;
@@ -112,12 +114,12 @@ __global__ void __launch_bounds__(tile_threads) attend_head(const Heads h) {
 
 void attend_float(const AttentionCall& call) {
     const Heads heads{static_cast<const float*>(call.qkv),
-                         static_cast<float*>(call.out),
-                         call.offsets,
-                         static_cast<uint32_t>(call.heads),
-                         static_cast<uint32_t>(call.kv_heads),
-                         static_cast<uint32_t>(call.head_dimension),
-                         call.scale};
+                      static_cast<float*>(call.out),
+                      call.offsets,
+                      static_cast<uint32_t>(call.heads),
+                      static_cast<uint32_t>(call.kv_heads),
+                      static_cast<uint32_t>(call.head_dimension),
+                      call.scale};
     allow_block_memory(attend_head, AttentionMemory::bytes);
     const dim3 grid(static_cast<unsigned>(call.sequences), blocks_for(call.longest, tile_rows), heads.heads);
     attend_head<<<grid, tile_threads, AttentionMemory::bytes, call.stream>>>(heads);

@@ -155,8 +155,8 @@ __global__ void __launch_bounds__(attention_threads) attend_tokens(const Heads h
     for (uint32_t i = lane; i < 16 * vectors; i += 32) {
         const uint32_t r = warp * 16 + i / vectors, c = i % vectors * 8;
         if (first + r < length && c < h.dimension)
-            *reinterpret_cast<uint4*>(h.out + (size_t{start + first + r} * h.heads + head) * h.dimension + c) =
-                *reinterpret_cast<const uint4*>(queries + r * stride + c);
+            *reinterpret_cast<uint4*>(h.out + (size_t{start + first + r} * h.heads + head) * h.dimension +
+                                      c) = *reinterpret_cast<const uint4*>(queries + r * stride + c);
     }
 }
 

@@ -34,14 +34,16 @@ __global__ void add_byte_paths(const WalkArguments<int8_t> w, const int8_t* out,
             }
             const float top = warp_max(isfinite(a) ? fabsf(a) : INFINITY);
             const float scale = isfinite(top) ? top / 127.0F : NAN;
-            steps[level] = scale > 0 ? static_cast<int32_t>(fminf(fmaxf(rintf(a / scale), -127.0F), 127.0F)) : 0;
+            steps[level] =
+                scale > 0 ? static_cast<int32_t>(fminf(fmaxf(rintf(a / scale), -127.0F), 127.0F)) : 0;
             if (level == 0) tree_scale = scale;
         }
         __syncthreads();
         if (works) {
             int32_t exact[4] = {};
             for (uint32_t level = 0; level < w.levels; ++level) {
-                const char4 row = *reinterpret_cast<const char4*>(out + size_t{rows[level]} * w.hidden + column);
+                const char4 row =
+                    *reinterpret_cast<const char4*>(out + size_t{rows[level]} * w.hidden + column);
                 exact[0] += steps[level] * row.x, exact[1] += steps[level] * row.y;
                 exact[2] += steps[level] * row.z, exact[3] += steps[level] * row.w;
             }

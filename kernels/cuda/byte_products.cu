@@ -39,7 +39,8 @@ __device__ void turn(float* row, uint32_t count, uint32_t span, uint32_t blocks)
 }
 
 // A block a row.
-__global__ void __launch_bounds__(round_threads) round_row(const RoundedRows c, uint32_t span, uint32_t blocks) {
+__global__ void __launch_bounds__(round_threads)
+    round_row(const RoundedRows c, uint32_t span, uint32_t blocks) {
     extern __shared__ float row[];
     __shared__ float tops[round_warps];
     const auto columns = static_cast<uint32_t>(c.columns);
@@ -92,8 +93,8 @@ __global__ void __launch_bounds__(P::threads) multiply_bytes(const ByteProduct c
         reinterpret_cast<bf16*>(memory), c.depth / 2, P::columns,
         [&](uint32_t r) -> const bf16* {
             if (r >= tile.count) return nullptr;
-            return reinterpret_cast<const bf16*>(c.a + size_t{c.gathers ? ordered(r) : tile.first + r} *
-                                                           c.depth);
+            return reinterpret_cast<const bf16*>(c.a +
+                                                 size_t{c.gathers ? ordered(r) : tile.first + r} * c.depth);
         },
         [&](uint32_t n) {
             return n < here ? reinterpret_cast<const bf16*>(c.b + (leaf_columns + n) * c.depth) : nullptr;
@@ -114,7 +115,8 @@ __global__ void __launch_bounds__(P::threads) multiply_bytes(const ByteProduct c
         float values[4];
 #pragma unroll
         for (uint32_t j = 0; j < 4; ++j)
-            values[j] = activated(c.activation, z[r * P::sum_stride + column + j] * (scale * scales[j]) + biases[j]);
+            values[j] =
+                activated(c.activation, z[r * P::sum_stride + column + j] * (scale * scales[j]) + biases[j]);
         const size_t at = size_t{c.scatters ? ordered(r) : tile.first + r} * c.columns + first + column;
         if (c.narrow) {
             auto* to = reinterpret_cast<__nv_bfloat162*>(static_cast<bf16*>(c.y) + at);
@@ -134,8 +136,7 @@ void launch(const ByteProduct& c, cudaStream_t stream) {
     allow_block_memory(multiply_bytes<P>, P::bytes);
     const unsigned tiles =
         c.tiles != nullptr ? static_cast<unsigned>(c.most_tiles) : blocks_for(c.rows, P::rows);
-    multiply_bytes<P>
-        <<<dim3(tiles, blocks_for(c.columns, P::columns)), P::threads, P::bytes, stream>>>(c);
+    multiply_bytes<P><<<dim3(tiles, blocks_for(c.columns, P::columns)), P::threads, P::bytes, stream>>>(c);
     check_launch("multiply_bytes");
 }
 

@@ -59,9 +59,8 @@ class Buffer {
 // too, so that a little under 48 KiB may need it.
 template <typename Kernel>
 void allow_block_memory(Kernel* kernel, size_t bytes) {
-    check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-        "shared memory of a kernel");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "shared memory of a kernel");
 }
 
 inline unsigned blocks_for(size_t units, size_t each) {

@@ -39,9 +39,9 @@ struct Trees {
 
 struct NeuronForest {
     Trees trees;
-    const void* out = nullptr;        // [trees, nodes, hidden]
+    const void* out = nullptr;         // [trees, nodes, hidden]
     const float* out_scale = nullptr;  // [trees, nodes] of 8-bit rows
-    const float* out_bias = nullptr;  // [hidden], or null
+    const float* out_bias = nullptr;   // [hidden], or null
 };
 
 struct LeafForest {
@@ -94,7 +94,7 @@ struct LeafTile {
 size_t most_leaf_tiles(const Trees& trees, uint32_t tile, size_t tokens);
 
 struct ForestCall {
-    const void* x = nullptr;        // [tokens, hidden], as leaves or neurons read it
+    const void* x = nullptr;         // [tokens, hidden], as leaves or neurons read it
     const float* x_scale = nullptr;  // [tokens] of 8-bit x
     const float* walk_x = nullptr;   // [tokens, hidden] of leaf forests
     size_t tokens = 0;
@@ -116,8 +116,8 @@ void run(const LeafForest& forest, const ForestCall& call);
 
 // Fills leaf, margin and, of neuron forests, scratch.activations. x: of the type of the trees' rows.
 void walk(const Trees& trees, const void* x, const ForestCall& call);
-// scratch.order: tokens by the leaf that they reached in `tree`. The answer: most_leaf_tiles tiles of them, at
-// most `tile` tokens each; those that there are none for have count 0.
+// scratch.order: tokens by the leaf that they reached in `tree`. The answer: most_leaf_tiles tiles of them,
+// at most `tile` tokens each; those that there are none for have count 0.
 const LeafTile* group_by_leaf(const Trees& trees, size_t tree, uint32_t tile, const ForestCall& call);
 // What leaves give, in bfloat16 and in 8 bits; leaf is filled.
 void run_bf16_leaves(const LeafForest& forest, const ForestCall& call);

@@ -11,7 +11,7 @@ namespace {
 // One tree's leaves.
 struct Leaves {
     const float* x;
-    const float *up, *down;           // [leaves, width, hidden]
+    const float *up, *down;       // [leaves, width, hidden]
     const float *up_bias, *bias;  // [leaves, width] or null, [leaves, hidden] or null
     const LeafTile* tiles;
     const uint32_t* order;
@@ -147,7 +147,7 @@ void run_float_leaves(const LeafForest& forest, const ForestCall& call) {
         f.activation = trees.activation;
         f.accumulate = call.accumulate || k > 0;
         run_leaves<<<static_cast<unsigned>(most_leaf_tiles(trees, tile_tokens, call.tokens)), tile_threads,
-                        LeafMemory::bytes, call.stream>>>(f);
+                     LeafMemory::bytes, call.stream>>>(f);
         check_launch("run_leaves");
     }
 }

@@ -12,14 +12,14 @@ namespace {
 // One tree's leaves. Neurons of a leaf come first, then, in the first tree, the shared ones.
 struct Leaves {
     const bf16* x;
-    const bf16 *up, *down;               // [leaves, width, hidden]
+    const bf16 *up, *down;                // [leaves, width, hidden]
     const bf16 *shared_up, *shared_down;  // [shared, hidden]
     const float *up_bias, *bias;          // [leaves, width], [leaves, hidden]; or null
     const float *shared_up_bias, *shared_bias;
     const LeafTile* tiles;
     const uint32_t* order;
     bf16* inner;  // [tokens in the order of tiles, inner_stride]
-    void* y;  // [tokens, hidden]
+    void* y;      // [tokens, hidden]
     uint32_t hidden, width, shared, inner_stride;
     Activation activation;
     bool accumulate;
@@ -80,9 +80,8 @@ __global__ void __launch_bounds__(P::threads) run_down(const Leaves f) {
     P::write(
         z, f.hidden - first, f.accumulate,
         [&](uint32_t r) {
-            return r < tile.count
-                       ? static_cast<Y*>(f.y) + size_t{f.order[tile.first + r]} * f.hidden + first
-                       : nullptr;
+            return r < tile.count ? static_cast<Y*>(f.y) + size_t{f.order[tile.first + r]} * f.hidden + first
+                                  : nullptr;
         },
         [&](uint32_t column) {
             float4 sum = make_float4(0, 0, 0, 0);
@@ -126,7 +125,8 @@ uint32_t leaf_tile_tokens(const Trees& trees, TensorType rows, size_t tokens) {
 }
 
 size_t inner_stride(const LeafForest& forest) {
-    return forest.rows == TensorType::s8 ? byte_row(forest.leaf_width) : (forest.leaf_width + forest.shared_width + 7) / 8 * 8;
+    return forest.rows == TensorType::s8 ? byte_row(forest.leaf_width)
+                                         : (forest.leaf_width + forest.shared_width + 7) / 8 * 8;
 }
 
 void run_bf16_leaves(const LeafForest& forest, const ForestCall& call) {

@@ -80,8 +80,8 @@ struct Sums {
     }
 };
 
-// The same of 8-bit integers, sums int32 and exact: a 32-bit word is four of them, so that 16 words of a row are
-// 32 of the depth, and pieces are loaded as those of bfloat16 are (PTX ISA: mma.m16n8k32).
+// The same of 8-bit integers, sums int32 and exact: a 32-bit word is four of them, so that 16 words of a row
+// are 32 of the depth, and pieces are loaded as those of bfloat16 are (PTX ISA: mma.m16n8k32).
 struct IntSums {
     int32_t values[2][4];
 

@@ -53,8 +53,8 @@ __global__ void add_paths(const WalkArguments<T> w, const T* out, const float* b
         float4 value = make_float4(sum[j], sum[j + 1], sum[j + 2], sum[j + 3]);
         if (accumulate) {
             const float4 before = load_four_values(target + j);
-            value = make_float4(before.x + value.x, before.y + value.y, before.z + value.z,
-                                before.w + value.w);
+            value =
+                make_float4(before.x + value.x, before.y + value.y, before.z + value.z, before.w + value.w);
         }
         store_four_values(target + j, value);
     }

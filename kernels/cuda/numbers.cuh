@@ -76,8 +76,8 @@ __device__ inline float activated(Activation activation, float x) {
 __device__ inline float narrowly_activated(Activation activation, float x) {
     if (activation != Activation::gelu_erf) return activated(activation, x);
     const float z = fabsf(x) * 0.70710678F, t = __fdividef(1.0F, 1.0F + 0.3275911F * z);
-    const float p =
-        t * (0.254829592F + t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+    const float p = t * (0.254829592F +
+                         t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
     const float rest = p * __expf(-z * z);  // 1 - erf(|z|)
     return 0.5F * x * (x < 0 ? rest : 2.0F - rest);
 }
@@ -111,8 +111,8 @@ __device__ inline void store_four_values(float* to, const float4& v) {
     *reinterpret_cast<float4*>(to) = v;
 }
 __device__ inline void store_four_values(bf16* to, const float4& v) {
-    alignas(8) const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y),
-                                                __floats2bfloat162_rn(v.z, v.w)};
+    alignas(8)
+        const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y), __floats2bfloat162_rn(v.z, v.w)};
     *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
 }
 

@@ -1,5 +1,5 @@
-// A block's product of rows that lie anywhere, bfloat16 on tensor cores: z = A B, A's rows gathered. Chunks of
-// both factors pass through shared memory, `Stages` - 1 copies under way while one is multiplied. Products
+// A block's product of rows that lie anywhere, bfloat16 on tensor cores: z = A B, A's rows gathered. Chunks
+// of both factors pass through shared memory, `Stages` - 1 copies under way while one is multiplied. Products
 // here are small and instructions are what they cost: where a thread's copies come from is found out once.
 #pragma once
 
@@ -25,8 +25,7 @@ enum class Right { by_column, by_depth };
 // M rows x N columns by WM x WN warps, each (M / WM) x (N / WN). In shared memory rows are whole lines of 128
 // bytes, of which row r has its 16-byte pieces at place ^ (r % 8): a line is then written at once, and pieces
 // of eight rows one above the other lie in different banks. With IntSums values are pairs of 8-bit integers.
-template <uint32_t M, uint32_t N, uint32_t WM, uint32_t WN, uint32_t Stages, Right stored,
-          class Sum = Sums>
+template <uint32_t M, uint32_t N, uint32_t WM, uint32_t WN, uint32_t Stages, Right stored, class Sum = Sums>
 struct Product {
     static constexpr uint32_t rows = M, columns = N, chunk = 64;  // of the depth, at once
     static constexpr unsigned threads = WM * WN * 32;
@@ -49,8 +48,8 @@ struct Product {
     Sum sums[fragments_m][fragments_n];
 
     // left(r): where row r of A begins, `depth` values, or null for zeros. right_row(i), by column: where
-    // column i of B begins, as long; by depth: row i of B from this block's first column on, of which there are
-    // `width`. Counts are multiples of 8. memory: 128-byte aligned.
+    // column i of B begins, as long; by depth: row i of B from this block's first column on, of which there
+    // are `width`. Counts are multiples of 8. memory: 128-byte aligned.
     template <class Left, class RightRow>
     __device__ void run(bf16* memory, uint32_t depth, uint32_t width, const Left& left,
                         const RightRow& right_row) {
@@ -69,8 +68,8 @@ struct Product {
         bf16* const left_to = memory + left_first * chunk + (left_piece ^ left_first % 8) * 8;
         bf16* const right_to =
             memory + left_values + right_first * right_width + (right_piece ^ right_first % 8) * 8;
-        // Blocks that read the same columns begin at different chunks, or all would ask for the same few lines
-        // of the second-level cache at once.
+        // Blocks that read the same columns begin at different chunks, or all would ask for the same few
+        // lines of the second-level cache at once.
         const uint32_t turn = by_column && chunks > 0 ? blockIdx.x % chunks : 0;
         // Commits even where there is nothing left to copy: so many copies are under way, always.
         const auto fetch = [&](uint32_t step, uint32_t stage) {
@@ -86,8 +85,7 @@ struct Product {
                         copy_async(to, from_right[i] + at, inside && from_right[i] != nullptr);
                     } else {
                         const uint32_t r = c * chunk + right_first + i * right_step;
-                        const bf16* from =
-                            r < depth && right_piece * 8 < width ? right_row(r) : nullptr;
+                        const bf16* from = r < depth && right_piece * 8 < width ? right_row(r) : nullptr;
                         copy_async(to, from + right_piece * 8, from != nullptr);
                     }
                 }
@@ -209,8 +207,8 @@ struct Product {
         for (uint32_t j = 0; j < fragments_n; ++j) {
             if constexpr (by_column) {
                 const uint32_t row = lane / 16 * 8 + turn;
-                p.right[j] = load_four<false>(b + (16 * j + row) * chunk +
-                                              ((k / 8 + lane / 8 % 2) ^ turn) * 8);
+                p.right[j] =
+                    load_four<false>(b + (16 * j + row) * chunk + ((k / 8 + lane / 8 % 2) ^ turn) * 8);
             } else {
                 const uint32_t piece = (first_column() + 16 * j) / 8 + lane / 16;
                 p.right[j] = load_four<true>(b + (k + lane % 16) * right_width + (piece ^ turn) * 8);

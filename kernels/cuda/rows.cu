@@ -30,8 +30,9 @@ __global__ void embed_tokens(const Embeddings e, const EmbeddedTokens t, float* 
     }
 }
 
-// `Threads` threads a row, each of which keeps what it read of it, up to `vectors` vectors. A warp a row needs
-// no barrier, and a block of four has four of them; a block a row serves what is wider than a warp can keep.
+// `Threads` threads a row, each of which keeps what it read of it, up to `vectors` vectors. A warp a row
+// needs no barrier, and a block of four has four of them; a block a row serves what is wider than a warp can
+// keep.
 constexpr unsigned norm_threads = 128;
 constexpr int kept_vectors = 8;  // of 128 threads: hidden 4,096; of a warp: 1,024
 
@@ -171,7 +172,7 @@ void embed(const Embeddings& embeddings, const EmbeddedTokens& tokens, float* x,
 void normalise(const Norm& norm, const NormCall& call, cudaStream_t stream) {
     const unsigned by_warp = blocks_for(call.tokens, norm_threads / 32);
     const size_t vectors = (norm.hidden + 127) / 128;  // of a warp's lane
-    constexpr size_t few = 512;  // tokens: more threads a row, since there are enough
+    constexpr size_t few = 512;                        // tokens: more threads a row, since there are enough
     if (call.tokens <= few && norm.hidden <= 2 * 4 * norm_threads) {
         norm_rows<2, norm_threads>
             <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);

@@ -1,9 +1,9 @@
 // Two steps in bfloat16 on tensor cores, which are so fast that products nobody asked for cost nothing: the
-// upper levels of a block's tokens are one product with all their nodes, from which each token picks its path;
-// the tokens of a subtree then take a product with the subtree's nodes and pick the rest. What a token picked
-// lies in one row, zeros off the path, and y is the product of such rows with the output rows of the subtree
-// and of the path above it, which all its tokens share: spread over many blocks, since y is most of what is
-// moved.
+// upper levels of a block's tokens are one product with all their nodes, from which each token picks its
+// path; the tokens of a subtree then take a product with the subtree's nodes and pick the rest. What a token
+// picked lies in one row, zeros off the path, and y is the product of such rows with the output rows of the
+// subtree and of the path above it, which all its tokens share: spread over many blocks, since y is most of
+// what is moved.
 #include <algorithm>
 
 #include "kernels/cuda/product.cuh"
@@ -201,7 +201,10 @@ bool run_in_tensor_steps(const NeuronForest& forest, const ForestCall& call) {
         t.levels > upper_most + lower_levels || UpperOfFew::bytes > call.device->block_memory - 1024)
         return false;
     const auto upper = static_cast<uint32_t>(t.levels > lower_levels + 1 ? t.levels - lower_levels : 1);
-    const Launch launch{forest, call, upper, no_tokens_yet(call, 1u << upper),
+    const Launch launch{forest,
+                        call,
+                        upper,
+                        no_tokens_yet(call, 1u << upper),
                         {reinterpret_cast<bf16*>(call.scratch.activations)}};
     // Large tiles where they still find every processor something to do.
     const bool many = call.tokens >= 64 * static_cast<size_t>(call.device->processors) &&

@@ -206,7 +206,8 @@ void CudaEncoder::round_input(const float* x, bool rotated) {
 // is_read: layers read y next.
 void CudaEncoder::normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y,
                             bool is_read, bool narrow) {
-    cuda::normalise(norm, {x, narrow, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_}, stream_);
+    cuda::normalise(norm, {x, narrow, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_},
+                    stream_);
     if (is_read && is_8bit()) round_input(y);
 }
 

@@ -83,7 +83,7 @@ class CudaEncoder final : public DeviceEncoder {
     cuda::DenseRunner dense_;
     cuda::Buffer memory_;
     std::unique_ptr<Graph> graph_;
-    Shape last_;  // of the run before
+    Shape last_;             // of the run before
     bool narrow_y_ = false;  // y holds bfloat16 values
     size_t tokens_ = 0, sequences_ = 0, longest_ = 0;
 
@@ -93,9 +93,9 @@ class CudaEncoder final : public DeviceEncoder {
     float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                 // [T, hidden]
     float *extra_ = nullptr, *beside_x_ = nullptr, *beside_sum_ = nullptr;  // [T, hidden] where needed
     void *rounded_ = nullptr, *qkv_ = nullptr, *mix_ = nullptr, *inner_ = nullptr;
-    int8_t* inner_bytes_ = nullptr;                                // of 8-bit models, with
+    int8_t* inner_bytes_ = nullptr;                            // of 8-bit models, with
     float *rounded_scale_ = nullptr, *inner_scale_ = nullptr;  // [T]
-    float* pooled_ = nullptr;  // [S, hidden]
+    float* pooled_ = nullptr;                                  // [S, hidden]
     std::vector<ForestRoutes> routes_;
     cuda::ForestScratch forest_;
     std::vector<int32_t> staged_;  // ids, places, types; offsets

@@ -7,8 +7,8 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "kernels/cuda/byte_products.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/byte_products.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
@@ -160,8 +160,8 @@ class CudaUpload {
     // What lies between layers where they need not be float32.
     TensorType narrow() const { return is_8bit() ? TensorType::bf16 : model_.precision(); }
 
-    // Matrices [rows, columns], or [columns, rows] of the same, rounded to 8 bits row by row, with zeros up to
-    // padded_rows and to columns that are a multiple of 16.
+    // Matrices [rows, columns], or [columns, rows] of the same, rounded to 8 bits row by row, with zeros up
+    // to padded_rows and to columns that are a multiple of 16.
     struct Bytes {
         const void* values;
         const float* scale;  // [matrices, padded_rows]
@@ -197,7 +197,8 @@ class CudaUpload {
                     TensorType output) {
         CudaDense layer;
         if (is_8bit()) {
-            layer.shape = {cuda::byte_row(m.columns), m.padded_rows, TensorType::s8, output, activation, false};
+            layer.shape = {
+                cuda::byte_row(m.columns), m.padded_rows, TensorType::s8, output, activation, false};
             return byte_dense(weight, bias, m, layer);
         }
         layer.shape = {m.padded_columns, m.padded_rows, model_.precision(), output, activation, false};
@@ -318,8 +319,8 @@ class CudaUpload {
     }
 
     void byte_leaves(size_t b, size_t p, const PartSpec& spec, cuda::LeafForest& f) {
-        const size_t leaves = f.trees.trees * f.trees.leaves(), width = spec.leaf_width, hidden = spec_.hidden,
-                     padded = cuda::byte_row(width);
+        const size_t leaves = f.trees.trees * f.trees.leaves(), width = spec.leaf_width,
+                     hidden = spec_.hidden, padded = cuda::byte_row(width);
         const Matrix m{width, hidden, padded, hidden};
         const Bytes up = bytes(values_.passing(part_tensor(b, p, "leaf.up.weight").text, true), leaves, m);
         f.up = up.values;
@@ -330,8 +331,8 @@ class CudaUpload {
         f.down_scale = down.scale;
         f.rotated_activations = rotation_span(width) > 1;
         if (spec.has(part_flag::up_bias))
-            f.up_bias = static_cast<const float*>(
-                matrix(part_tensor(b, p, "leaf.up.bias").text, TensorType::f32, {leaves, width, leaves, padded}));
+            f.up_bias = static_cast<const float*>(matrix(part_tensor(b, p, "leaf.up.bias").text,
+                                                         TensorType::f32, {leaves, width, leaves, padded}));
     }
 
     // What the model fuses for the CPU, a small dense part with a leaf forest, is fused here too.
