@@ -171,7 +171,7 @@ class Layer {
 
     double bytes(size_t batch, size_t nodes) const {
         const size_t hidden = forest_.trees.hidden;
-        return static_cast<double>(batch * hidden * (bytes_of(type_) + sizeof(float)) +
+        return static_cast<double>(batch * hidden * 2 * bytes_of(type_) +
                                    nodes * hidden * 2 * bytes_of(type_));
     }
 
@@ -180,7 +180,8 @@ class Layer {
         ForestCall c;
         c.x = x_[input].as<void>();
         c.tokens = batch;
-        c.y = y_[input].as<float>();
+        c.y = y_[input].as<void>();
+        c.narrow = type_ == TensorType::bf16;  // as the dense layer's
         c.leaf = leaf_.as<uint32_t>();
         c.margin = margin_.as<float>();
         c.scratch = {activations_.as<float>(), counts_.as<uint32_t>(), order_.as<uint32_t>(), batch};
@@ -210,7 +211,7 @@ class Layer {
             node = 2 * node + (z > 0 ? 2 : 1);
         }
         if (last != leaf + t.leaves() - 1) return INFINITY;
-        const auto found = to_host(y_[0].as<float>() + token * hidden, hidden, TensorType::f32);
+        const auto found = to_host(y_[0].as<std::byte>() + token * row_bytes, hidden, type_);
         double difference = 0, size = 0;
         for (size_t i = 0; i < hidden; ++i) {
             difference += (found[i] - y[i]) * (found[i] - y[i]);

@@ -1,5 +1,5 @@
 // Encoders with random weights on a GPU, timed on the device:
-//   cuda_model_bench minilm|bert-base FFN f32|bf16 BATCH LENGTH
+//   cuda_model_bench minilm|bert-base FFN f32|bf16|int8 BATCH LENGTH
 // Ids in, last hidden states on the device; the launches of all blocks are one graph.
 #include <cstdio>
 #include <cstdlib>
@@ -41,9 +41,10 @@ int bench(const char* shape, const char* ffn, const char* precision, uint32_t se
     ModelOptions options;
     options.precision = precision;
     options.backend = "native";
-    const bool is_float = options.precision == "f32";
-    const SyntheticModel synthetic = make_synthetic(shape_named(shape), parse_ffn(ffn),
-                                                    is_float ? Precision::f32 : Precision::bf16, 1, options);
+    const Precision stored = options.precision == "f32"    ? Precision::f32
+                             : options.precision == "int8" ? Precision::int8
+                                                           : Precision::bf16;
+    const SyntheticModel synthetic = make_synthetic(shape_named(shape), parse_ffn(ffn), stored, 1, options);
     CudaEncoder encoder(*synthetic.model, 0, {size_t{sequences} * length, sequences, 1}, nullptr);
     std::vector<int32_t> ids(size_t{sequences} * length);
     std::vector<uint32_t> offsets{0};
@@ -62,7 +63,7 @@ int bench(const char* shape, const char* ffn, const char* precision, uint32_t se
 
 int main(int argc, char** argv) {
     if (argc != 6) {
-        std::fprintf(stderr, "usage: cuda_model_bench minilm|bert-base FFN f32|bf16 BATCH LENGTH\n");
+        std::fprintf(stderr, "usage: cuda_model_bench minilm|bert-base FFN f32|bf16|int8 BATCH LENGTH\n");
         return 2;
     }
     try {

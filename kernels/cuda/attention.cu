@@ -1,30 +1,30 @@
-// Two passes over the keys: the first finds each row's largest score and the sum of exponentials, the second
-// multiplies finished weights with the values. Nothing grows with the sequence, and no sum is scaled again.
+// In float32. Two passes over the keys: the first finds each row's largest score and the sum of exponentials,
+// the second multiplies finished weights with the values. Nothing grows with the sequence, and no sum is
+// scaled again.
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/tile.cuh"
 
 namespace espalier::cuda {
 namespace {
 
-template <class T>
 struct Heads {
-    const T* qkv;
-    T* out;
+    const float* qkv;
+    float* out;
     const uint32_t* offsets;
     uint32_t heads, kv_heads, dimension;
     float scale;
 };
 
-template <class T>
 struct AttentionMemory {
-    static constexpr uint32_t query_values = tile_rows * tile_stride<T>, key_values = 64 * tile_stride<T>;
+    static constexpr uint32_t query_values = tile_rows * tile_stride<float>,
+                              key_values = 64 * tile_stride<float>;
     static constexpr size_t bytes =
-        (2 * query_values + 2 * key_values) * sizeof(T) + tile_rows * sum_stride * sizeof(float);
-    T *queries, *weights, *keys, *values;
+        (2 * query_values + 2 * key_values) * sizeof(float) + tile_rows * sum_stride * sizeof(float);
+    float *queries, *weights, *keys, *values;
     float* sums;
 
     __device__ explicit AttentionMemory(uint4* base)
-        : queries(reinterpret_cast<T*>(base)),
+        : queries(reinterpret_cast<float*>(base)),
           weights(queries + query_values),
           keys(weights + query_values),
           values(keys + key_values),
@@ -42,26 +42,25 @@ __device__ inline float row_sum(float value) {
 }
 
 // A block: 32 queries of one head of one sequence. Four threads a row, each every fourth column.
-template <class T>
-__global__ void __launch_bounds__(tile_threads) attend_head(const Heads<T> h) {
+__global__ void __launch_bounds__(tile_threads) attend_head(const Heads h) {
     extern __shared__ uint4 shared[];
-    const AttentionMemory<T> memory(shared);
+    const AttentionMemory memory(shared);
     const uint32_t start = h.offsets[blockIdx.x], length = h.offsets[blockIdx.x + 1] - start,
                    first = blockIdx.y * tile_rows, head = blockIdx.z, row = threadIdx.x / 4,
                    quarter = threadIdx.x % 4;
     if (first >= length) return;
     const uint32_t stride = (h.heads + 2 * h.kv_heads) * h.dimension, depth = (h.dimension + 15) / 16 * 16,
                    kv = head / (h.heads / h.kv_heads);
-    const T* queries = h.qkv + size_t{start} * stride + head * h.dimension;
-    const T* keys = h.qkv + size_t{start} * stride + (h.heads + kv) * h.dimension;
-    const T* values = keys + h.kv_heads * h.dimension;
-    const auto fetch = [&](T* target, const T* from, uint32_t rows, uint32_t begin) {
+    const float* queries = h.qkv + size_t{start} * stride + head * h.dimension;
+    const float* keys = h.qkv + size_t{start} * stride + (h.heads + kv) * h.dimension;
+    const float* values = keys + h.kv_heads * h.dimension;
+    const auto fetch = [&](float* target, const float* from, uint32_t rows, uint32_t begin) {
         copy_rows(target, rows, h.dimension, [&](uint32_t r) {
             return begin + r < length ? from + size_t{begin + r} * stride : nullptr;
         });
         __pipeline_commit();
     };
-    Tile<T> scores;
+    Tile<float> scores;
     const auto score = [&] {
         __pipeline_wait_prior(0);
         __syncthreads();
@@ -87,7 +86,7 @@ __global__ void __launch_bounds__(tile_threads) attend_head(const Heads<T> h) {
         largest = top;
         __syncthreads();
     }
-    Tile<T> mix;
+    Tile<float> mix;
     mix.clear();
     for (uint32_t begin = 0; begin < length; begin += 64) {
         if (length > 64) fetch(memory.keys, keys, 64, begin);  // else they are there
@@ -97,7 +96,7 @@ __global__ void __launch_bounds__(tile_threads) attend_head(const Heads<T> h) {
             const float weight = begin + c < length
                                      ? expf(memory.sums[row * sum_stride + c] * h.scale - largest) / total
                                      : 0.0F;
-            memory.weights[row * tile_stride<T> + c] = narrowed<T>(weight);
+            memory.weights[row * tile_stride<float> + c] = weight;
         }
         __syncthreads();
         mix.add(memory.weights, memory.values);
@@ -109,22 +108,21 @@ __global__ void __launch_bounds__(tile_threads) attend_head(const Heads<T> h) {
         const uint32_t r = i / h.dimension, c = i % h.dimension;
         if (first + r < length)
             h.out[size_t{start + first + r} * h.heads * h.dimension + head * h.dimension + c] =
-                narrowed<T>(memory.sums[r * sum_stride + c]);
+                memory.sums[r * sum_stride + c];
     }
 }
 
-template <class T>
-void attend_heads(const AttentionCall& call) {
-    const Heads<T> heads{static_cast<const T*>(call.qkv),
-                         static_cast<T*>(call.out),
-                         call.offsets,
-                         static_cast<uint32_t>(call.heads),
-                         static_cast<uint32_t>(call.kv_heads),
-                         static_cast<uint32_t>(call.head_dimension),
-                         call.scale};
-    allow_block_memory(attend_head<T>, AttentionMemory<T>::bytes);
+void attend_float(const AttentionCall& call) {
+    const Heads heads{static_cast<const float*>(call.qkv),
+                      static_cast<float*>(call.out),
+                      call.offsets,
+                      static_cast<uint32_t>(call.heads),
+                      static_cast<uint32_t>(call.kv_heads),
+                      static_cast<uint32_t>(call.head_dimension),
+                      call.scale};
+    allow_block_memory(attend_head, AttentionMemory::bytes);
     const dim3 grid(static_cast<unsigned>(call.sequences), blocks_for(call.longest, tile_rows), heads.heads);
-    attend_head<T><<<grid, tile_threads, AttentionMemory<T>::bytes, call.stream>>>(heads);
+    attend_head<<<grid, tile_threads, AttentionMemory::bytes, call.stream>>>(heads);
     check_launch("attend_head");
 }
 
@@ -132,9 +130,9 @@ void attend_heads(const AttentionCall& call) {
 
 void attend(const AttentionCall& call) {
     if (call.type == TensorType::f32) {
-        attend_heads<float>(call);
+        attend_float(call);
     } else {
-        attend_heads<bf16>(call);
+        attend_bf16(call);
     }
 }
 

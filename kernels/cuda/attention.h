@@ -21,5 +21,7 @@ struct AttentionCall {
 };
 
 void attend(const AttentionCall& call);
+// The part of it for bfloat16.
+void attend_bf16(const AttentionCall& call);
 
 }  // namespace espalier::cuda

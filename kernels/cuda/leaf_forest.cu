@@ -1,4 +1,5 @@
-// Leaf forests: tokens sorted by leaf, a block multiplies up to 32 tokens of one leaf with its neurons.
+// Leaf forests in float32: tokens sorted by leaf, a block multiplies up to 32 tokens of one leaf with its
+// neurons.
 #include <algorithm>
 
 #include "kernels/cuda/forest.h"
@@ -8,10 +9,9 @@ namespace espalier::cuda {
 namespace {
 
 // One tree's leaves.
-template <class T>
 struct Leaves {
-    const T* x;
-    const T *up, *down;           // [leaves, width, hidden]
+    const float* x;
+    const float *up, *down;       // [leaves, width, hidden]
     const float *up_bias, *bias;  // [leaves, width] or null, [leaves, hidden] or null
     const LeafTile* tiles;
     const uint32_t* order;
@@ -23,34 +23,32 @@ struct Leaves {
 
 // Shared memory of a block: stages of x and up rows, in their place of down rows; activations; sums. Copies
 // run ahead by as many stages as keep a block's memory under half a processor's.
-template <class T>
 struct LeafMemory {
-    static constexpr uint32_t stages = sizeof(T) == 2 ? 4 : 2, x_values = tile_rows * tile_stride<T>,
-                              w_values = 64 * tile_stride<T>, stage_values = x_values + w_values;
+    static constexpr uint32_t stages = 2, x_values = tile_rows * tile_stride<float>,
+                              w_values = 64 * tile_stride<float>, stage_values = x_values + w_values;
     static constexpr size_t bytes =
-        (stages * stage_values + x_values) * sizeof(T) + tile_rows * sum_stride * sizeof(float);
-    T *first, *activations;
+        (stages * stage_values + x_values) * sizeof(float) + tile_rows * sum_stride * sizeof(float);
+    float *first, *activations;
     float* sums;
 
     __device__ explicit LeafMemory(uint4* base)
-        : first(reinterpret_cast<T*>(base)),
+        : first(reinterpret_cast<float*>(base)),
           activations(first + stages * stage_values),
           sums(reinterpret_cast<float*>(activations + x_values)) {}
-    __device__ T* x(uint32_t s) const { return first + s % stages * stage_values; }
-    __device__ T* weights(uint32_t s) const { return x(s) + x_values; }
+    __device__ float* x(uint32_t s) const { return first + s % stages * stage_values; }
+    __device__ float* weights(uint32_t s) const { return x(s) + x_values; }
 };
 
-template <class T>
-__global__ void __launch_bounds__(tile_threads) run_leaves(const Leaves<T> f) {
+__global__ void __launch_bounds__(tile_threads) run_leaves(const Leaves f) {
     extern __shared__ uint4 shared[];
     __shared__ uint32_t tokens[tile_rows];
-    const LeafMemory<T> memory(shared);
+    const LeafMemory memory(shared);
     const LeafTile tile = f.tiles[blockIdx.x];
     if (tile.count == 0) return;
     if (threadIdx.x < tile_rows)
         tokens[threadIdx.x] = threadIdx.x < tile.count ? f.order[tile.first + threadIdx.x] : 0;
     __syncthreads();
-    constexpr uint32_t ahead = LeafMemory<T>::stages - 1;
+    constexpr uint32_t ahead = LeafMemory::stages - 1;
     const uint32_t stretches = (f.hidden + 63) / 64;
     const size_t first_neuron = size_t{tile.leaf} * f.width;
     uint32_t neurons = 0;
@@ -70,7 +68,7 @@ __global__ void __launch_bounds__(tile_threads) run_leaves(const Leaves<T> f) {
             }
             __pipeline_commit();
         };
-        Tile<T> sums;
+        Tile<float> sums;
         sums.clear();
         for (uint32_t s = 0; s < ahead; ++s)
             fetch(s);
@@ -98,8 +96,8 @@ __global__ void __launch_bounds__(tile_threads) run_leaves(const Leaves<T> f) {
             float value = memory.sums[r * sum_stride + n];
             if (f.up_bias != nullptr && n < count) value += f.up_bias[first_neuron + neurons + n];
             // Beyond the leaf's width down rows are zeros, and so must this be.
-            memory.activations[r * tile_stride<T> + n] =
-                narrowed<T>(n < count ? activated(f.activation, value) : 0.0F);
+            memory.activations[r * tile_stride<float> + n] =
+                n < count ? activated(f.activation, value) : 0.0F;
         }
         // y (+)= activations down
         for (uint32_t s = 0; s < stretches; ++s) {
@@ -129,28 +127,27 @@ __global__ void __launch_bounds__(tile_threads) run_leaves(const Leaves<T> f) {
     } while (neurons < f.width);
 }
 
-template <class T>
-void run_rows(const LeafForest& forest, const ForestCall& call) {
+void run_float_leaves(const LeafForest& forest, const ForestCall& call) {
     const Trees& trees = forest.trees;
     const size_t leaves = trees.leaves(), hidden = trees.hidden;
-    allow_block_memory(run_leaves<T>, LeafMemory<T>::bytes);
+    allow_block_memory(run_leaves, LeafMemory::bytes);
     for (size_t k = 0; k < trees.trees; ++k) {
         const size_t neurons = k * leaves * forest.leaf_width;
-        Leaves<T> f;
-        f.tiles = group_by_leaf(trees, k, call);
-        f.x = static_cast<const T*>(call.x);
-        f.up = static_cast<const T*>(forest.up) + neurons * hidden;
-        f.down = static_cast<const T*>(forest.down) + neurons * hidden;
+        Leaves f;
+        f.tiles = group_by_leaf(trees, k, tile_tokens, call);
+        f.x = static_cast<const float*>(call.x);
+        f.up = static_cast<const float*>(forest.up) + neurons * hidden;
+        f.down = static_cast<const float*>(forest.down) + neurons * hidden;
         f.up_bias = forest.up_bias != nullptr ? forest.up_bias + neurons : nullptr;
         f.bias = forest.bias != nullptr ? forest.bias + k * leaves * hidden : nullptr;
         f.order = call.scratch.order;
-        f.y = call.y;
+        f.y = static_cast<float*>(call.y);
         f.hidden = static_cast<uint32_t>(hidden);
         f.width = static_cast<uint32_t>(forest.leaf_width);
         f.activation = trees.activation;
         f.accumulate = call.accumulate || k > 0;
-        run_leaves<T><<<static_cast<unsigned>(most_leaf_tiles(trees, call.tokens)), tile_threads,
-                        LeafMemory<T>::bytes, call.stream>>>(f);
+        run_leaves<<<static_cast<unsigned>(most_leaf_tiles(trees, tile_tokens, call.tokens)), tile_threads,
+                     LeafMemory::bytes, call.stream>>>(f);
         check_launch("run_leaves");
     }
 }
@@ -160,9 +157,11 @@ void run_rows(const LeafForest& forest, const ForestCall& call) {
 void run(const LeafForest& forest, const ForestCall& call) {
     walk(forest.trees, call.walk_x, call);
     if (forest.rows == TensorType::f32) {
-        run_rows<float>(forest, call);
+        run_float_leaves(forest, call);
+    } else if (forest.rows == TensorType::s8) {
+        run_byte_leaves(forest, call);
     } else {
-        run_rows<bf16>(forest, call);
+        run_bf16_leaves(forest, call);
     }
 }
 

@@ -21,13 +21,11 @@ __device__ inline Piece load_four(const bf16* place) {
     if constexpr (transposed) {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(p.words[0]), "=r"(p.words[1]), "=r"(p.words[2]), "=r"(p.words[3])
-                     : "r"(address)
-                     : "memory");
+                     : "r"(address));
     } else {
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(p.words[0]), "=r"(p.words[1]), "=r"(p.words[2]), "=r"(p.words[3])
-                     : "r"(address)
-                     : "memory");
+                     : "r"(address));
     }
 #endif
     return p;
@@ -63,8 +61,7 @@ struct Sums {
 #pragma unroll
         for (uint32_t h = 0; h < 2; ++h) {
             float(&v)[4] = values[h];
-            asm volatile(
-                "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+            asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
                 "{%8, %9}, {%0, %1, %2, %3};"
                 : "+f"(v[0]), "+f"(v[1]), "+f"(v[2]), "+f"(v[3])
                 : "r"(left.words[0]), "r"(left.words[1]), "r"(left.words[2]), "r"(left.words[3]),
@@ -80,6 +77,40 @@ struct Sums {
             *reinterpret_cast<float2*>(to) = make_float2(values[h][0], values[h][1]);
             *reinterpret_cast<float2*>(to + 8 * stride) = make_float2(values[h][2], values[h][3]);
         }
+    }
+};
+
+// The same of 8-bit integers, sums int32 and exact: a 32-bit word is four of them, so that 16 words of a row
+// are 32 of the depth, and pieces are loaded as those of bfloat16 are (PTX ISA: mma.m16n8k32).
+struct IntSums {
+    int32_t values[2][4];
+
+    __device__ void clear() {
+        for (auto& half : values)
+            for (int32_t& v : half)
+                v = 0;
+    }
+    __device__ void add(const Piece& left, const Piece& right) {
+#if __CUDA_ARCH__ >= 800
+#pragma unroll
+        for (uint32_t h = 0; h < 2; ++h) {
+            int32_t(&v)[4] = values[h];
+            asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+                "{%8, %9}, {%0, %1, %2, %3};"
+                : "+r"(v[0]), "+r"(v[1]), "+r"(v[2]), "+r"(v[3])
+                : "r"(left.words[0]), "r"(left.words[1]), "r"(left.words[2]), "r"(left.words[3]),
+                  "r"(right.words[2 * h]), "r"(right.words[2 * h + 1]));
+        }
+#endif
+    }
+    __device__ void store(float* target, uint32_t stride) const {
+        Sums wide;
+#pragma unroll
+        for (uint32_t h = 0; h < 2; ++h)
+#pragma unroll
+            for (uint32_t i = 0; i < 4; ++i)
+                wide.values[h][i] = static_cast<float>(values[h][i]);
+        wide.store(target, stride);
     }
 };
 

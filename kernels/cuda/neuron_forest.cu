@@ -14,9 +14,8 @@ __device__ inline uint32_t node_on_path(uint32_t leaf, uint32_t levels, uint32_t
 }
 
 // y = or += sum of a * row: a block a token and a stretch of columns, a thread a vector of columns.
-template <class T>
-__global__ void add_paths(const WalkArguments<T> w, const T* out, const float* bias, float* y,
-                          bool accumulate) {
+template <class T, class Y>
+__global__ void add_paths(const WalkArguments<T> w, const T* out, const float* bias, Y* y, bool accumulate) {
     constexpr uint32_t width = vector_values<T>;
     __shared__ float values[steps_at_once];
     __shared__ uint32_t rows[steps_at_once];
@@ -48,21 +47,28 @@ __global__ void add_paths(const WalkArguments<T> w, const T* out, const float* b
         __syncthreads();
     }
     if (!works) return;
-    float* target = y + size_t{token} * w.hidden + column;
+    Y* target = y + size_t{token} * w.hidden + column;
 #pragma unroll
-    for (uint32_t j = 0; j < width; ++j)
-        target[j] = accumulate ? target[j] + sum[j] : sum[j];
+    for (uint32_t j = 0; j < width; j += 4) {
+        float4 value = make_float4(sum[j], sum[j + 1], sum[j + 2], sum[j + 3]);
+        if (accumulate) {
+            const float4 before = load_four_values(target + j);
+            value =
+                make_float4(before.x + value.x, before.y + value.y, before.z + value.z, before.w + value.w);
+        }
+        store_four_values(target + j, value);
+    }
 }
 
-template <class T>
+template <class T, class Y>
 void add_rows(const NeuronForest& forest, const ForestCall& call) {
     const WalkArguments<T> w(forest.trees, call.x, call);
     constexpr size_t most_threads = 512;
     const size_t vectors = forest.trees.hidden / vector_values<T>;
     const size_t threads = std::min(most_threads, (vectors + 31) / 32 * 32);
     const dim3 grid(static_cast<unsigned>(call.tokens), blocks_for(vectors, threads));
-    add_paths<T><<<grid, static_cast<unsigned>(threads), 0, call.stream>>>(
-        w, static_cast<const T*>(forest.out), forest.out_bias, call.y, call.accumulate);
+    add_paths<T, Y><<<grid, static_cast<unsigned>(threads), 0, call.stream>>>(
+        w, static_cast<const T*>(forest.out), forest.out_bias, static_cast<Y*>(call.y), call.accumulate);
     check_launch("add_paths");
 }
 
@@ -72,9 +78,13 @@ void run(const NeuronForest& forest, const ForestCall& call) {
     if (run_in_two_steps(forest, call)) return;
     walk(forest.trees, call.x, call);
     if (forest.trees.rows == TensorType::f32) {
-        add_rows<float>(forest, call);
+        add_rows<float, float>(forest, call);
+    } else if (forest.trees.rows == TensorType::s8) {
+        run_byte_neurons(forest, call);
+    } else if (call.narrow) {
+        add_rows<bf16, bf16>(forest, call);
     } else {
-        add_rows<bf16>(forest, call);
+        add_rows<bf16, float>(forest, call);
     }
 }
 

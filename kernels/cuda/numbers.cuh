@@ -71,6 +71,17 @@ __device__ inline float activated(Activation activation, float x) {
     return x;
 }
 
+// The same for results that are rounded to bfloat16: erf within 2e-7 (Abramowitz and Stegun, 7.1.26), in a
+// third of the instructions.
+__device__ inline float narrowly_activated(Activation activation, float x) {
+    if (activation != Activation::gelu_erf) return activated(activation, x);
+    const float z = fabsf(x) * 0.70710678F, t = __fdividef(1.0F, 1.0F + 0.3275911F * z);
+    const float p = t * (0.254829592F +
+                         t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+    const float rest = p * __expf(-z * z);  // 1 - erf(|z|)
+    return 0.5F * x * (x < 0 ? rest : 2.0F - rest);
+}
+
 template <class T>
 __device__ inline T narrowed(float value);
 template <>
@@ -86,6 +97,23 @@ __device__ inline float widened(float value) {
 }
 __device__ inline float widened(bf16 value) {
     return __bfloat162float(value);
+}
+
+__device__ inline float4 load_four_values(const float* from) {
+    return *reinterpret_cast<const float4*>(from);
+}
+__device__ inline float4 load_four_values(const bf16* from) {
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    return make_float4(__uint_as_float(raw.x << 16), __uint_as_float(raw.x & 0xffff0000u),
+                       __uint_as_float(raw.y << 16), __uint_as_float(raw.y & 0xffff0000u));
+}
+__device__ inline void store_four_values(float* to, const float4& v) {
+    *reinterpret_cast<float4*>(to) = v;
+}
+__device__ inline void store_four_values(bf16* to, const float4& v) {
+    alignas(8)
+        const __nv_bfloat162 pairs[2] = {__floats2bfloat162_rn(v.x, v.y), __floats2bfloat162_rn(v.z, v.w)};
+    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(pairs);
 }
 
 __device__ inline bool goes_right(float value, bool zero_goes_right) {

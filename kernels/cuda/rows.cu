@@ -6,84 +6,89 @@ namespace {
 
 constexpr unsigned block_threads = 256, warps = block_threads / 32;
 
+__device__ inline float4 sum_of(const float4& a, const float4& b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ inline float4 vector_at(const float* row, size_t i) {
+    return *reinterpret_cast<const float4*>(row + i);
+}
+
 // A warp a token.
 __global__ void embed_tokens(const Embeddings e, const EmbeddedTokens t, float* x) {
     const size_t token = size_t{blockIdx.x} * warps + threadIdx.x / 32;
     if (token >= t.tokens) return;
-    const float* word = e.words + static_cast<size_t>(t.ids[token]) * e.hidden;
-    const float* position =
-        e.positions != nullptr ? e.positions + static_cast<size_t>(t.places[token]) * e.hidden : nullptr;
-    const float* type =
-        e.types != nullptr ? e.types + static_cast<size_t>(t.types[token]) * e.hidden : nullptr;
-    for (size_t i = threadIdx.x % 32; i < e.hidden; i += 32) {
-        float value = word[i];
-        if (position != nullptr) value += position[i];
-        if (type != nullptr) value += type[i];
-        x[token * e.hidden + i] = value;
+    const auto row = [&](const float* table, const int32_t* which) {
+        return table != nullptr ? table + static_cast<size_t>(which[token]) * e.hidden : nullptr;
+    };
+    const float *word = row(e.words, t.ids), *position = row(e.positions, t.places),
+                *type = row(e.types, t.types);
+    for (size_t i = threadIdx.x % 32 * 4; i < e.hidden; i += 128) {
+        float4 value = vector_at(word, i);
+        if (position != nullptr) value = sum_of(value, vector_at(position, i));
+        if (type != nullptr) value = sum_of(value, vector_at(type, i));
+        *reinterpret_cast<float4*>(x + token * e.hidden + i) = value;
     }
 }
 
-// A block of `row_threads` a token; a thread keeps what it read of the row, up to kept_vectors vectors.
-constexpr unsigned row_threads = 128;
-constexpr int kept_vectors = 8;  // hidden 4,096
+// `Threads` threads a row, each of which keeps what it read of it, up to `vectors` vectors. A warp a row
+// needs no barrier, and a block of four has four of them; a block a row serves what is wider than a warp can
+// keep.
+constexpr unsigned norm_threads = 128;
+constexpr int kept_vectors = 8;  // of 128 threads: hidden 4,096; of a warp: 1,024
 
-__device__ inline float block_sum(float value, float* shared) {
+template <unsigned Threads>
+__device__ inline float row_sum(float value, float* shared) {
     value = warp_sum(value);
+    if constexpr (Threads == 32) return value;
     __syncthreads();  // the sums before have been read
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
     __syncthreads();
     float sum = 0;
 #pragma unroll
-    for (unsigned w = 0; w < row_threads / 32; ++w)
+    for (unsigned w = 0; w < norm_threads / 32; ++w)
         sum += shared[w];
     return sum;
 }
 
-template <int vectors>
-__global__ void __launch_bounds__(row_threads) norm_rows(const Norm n, const NormCall c) {
-    __shared__ float shared[row_threads / 32];
-    const size_t row = size_t{blockIdx.x} * n.hidden;
+template <int vectors, unsigned Threads>
+__global__ void __launch_bounds__(norm_threads) norm_rows(const Norm n, const NormCall c) {
+    __shared__ float shared[norm_threads / 32];
+    const size_t token = size_t{blockIdx.x} * (norm_threads / Threads) + threadIdx.x / Threads,
+                 row = token * n.hidden;
+    if (token >= c.tokens) return;
     const auto hidden = static_cast<float>(n.hidden);
+    const unsigned first = threadIdx.x % Threads * 4;
     float4 v[vectors];
     float sum = 0;
 #pragma unroll
     for (int k = 0; k < vectors; ++k) {
-        const size_t i = (k * row_threads + threadIdx.x) * 4;
+        const size_t i = k * Threads * 4 + first;
         v[k] = make_float4(0, 0, 0, 0);
         if (i >= n.hidden) continue;
-        v[k] = *reinterpret_cast<const float4*>(c.x + row + i);
-        if (c.residual != nullptr) {
-            const float4 r = *reinterpret_cast<const float4*>(c.residual + row + i);
-            v[k].x += r.x, v[k].y += r.y, v[k].z += r.z, v[k].w += r.w;
-        }
+        v[k] = c.narrow ? load_four_values(static_cast<const bf16*>(c.x) + row + i)
+                        : load_four_values(static_cast<const float*>(c.x) + row + i);
+        if (c.residual != nullptr) v[k] = sum_of(v[k], vector_at(c.residual + row, i));
         sum += v[k].x + v[k].y + v[k].z + v[k].w;
     }
-    const float mean = n.rms ? 0.0F : block_sum(sum, shared) / hidden;
+    const float mean = n.rms ? 0.0F : row_sum<Threads>(sum, shared) / hidden;
     float squares = 0;
 #pragma unroll
     for (int k = 0; k < vectors; ++k) {
-        if ((k * row_threads + threadIdx.x) * 4 >= n.hidden) continue;
+        if (k * Threads * 4 + first >= n.hidden) continue;
         const float a = v[k].x - mean, b = v[k].y - mean, d = v[k].z - mean, e = v[k].w - mean;
         squares += a * a + b * b + d * d + e * e;
     }
-    const float scale = 1.0F / sqrtf(block_sum(squares, shared) / hidden + n.epsilon);
+    const float scale = 1.0F / sqrtf(row_sum<Threads>(squares, shared) / hidden + n.epsilon);
 #pragma unroll
     for (int k = 0; k < vectors; ++k) {
-        const size_t i = (k * row_threads + threadIdx.x) * 4;
+        const size_t i = k * Threads * 4 + first;
         if (i >= n.hidden) continue;
-        const float4 w = *reinterpret_cast<const float4*>(n.weight + i);
+        const float4 w = vector_at(n.weight, i);
         float4 y = make_float4((v[k].x - mean) * scale * w.x, (v[k].y - mean) * scale * w.y,
                                (v[k].z - mean) * scale * w.z, (v[k].w - mean) * scale * w.w);
-        if (n.bias != nullptr) {
-            const float4 b = *reinterpret_cast<const float4*>(n.bias + i);
-            y.x += b.x, y.y += b.y, y.z += b.z, y.w += b.w;
-        }
+        if (n.bias != nullptr) y = sum_of(y, vector_at(n.bias, i));
         *reinterpret_cast<float4*>(c.y + row + i) = y;
-        if (c.rounded != nullptr) {
-            auto* pair = reinterpret_cast<__nv_bfloat162*>(static_cast<bf16*>(c.rounded) + row + i);
-            pair[0] = __floats2bfloat162_rn(y.x, y.y);
-            pair[1] = __floats2bfloat162_rn(y.z, y.w);
-        }
+        if (c.rounded != nullptr) store_four_values(static_cast<bf16*>(c.rounded) + row + i, y);
     }
 }
 
@@ -110,12 +115,25 @@ struct Round {
     bf16* y;
     __device__ void operator()(size_t i) const { y[i] = narrowed<bf16>(x[i]); }
 };
-template <class T>
 struct Activate {
     Activation activation;
-    T* values;
+    float* values;
+    __device__ void operator()(size_t i) const { values[i] = activated(activation, values[i]); }
+};
+// 16 bytes.
+struct ActivateVector {
+    Activation activation;
+    uint4* vectors;
     __device__ void operator()(size_t i) const {
-        values[i] = narrowed<T>(activated(activation, widened(values[i])));
+        uint4 vector = vectors[i];
+        auto* pairs = reinterpret_cast<__nv_bfloat162*>(&vector);
+#pragma unroll
+        for (int p = 0; p < 4; ++p) {
+            const float2 pair = __bfloat1622float2(pairs[p]);
+            pairs[p] = __floats2bfloat162_rn(narrowly_activated(activation, pair.x),
+                                             narrowly_activated(activation, pair.y));
+        }
+        vectors[i] = vector;
     }
 };
 
@@ -152,14 +170,21 @@ void embed(const Embeddings& embeddings, const EmbeddedTokens& tokens, float* x,
 }
 
 void normalise(const Norm& norm, const NormCall& call, cudaStream_t stream) {
-    const auto blocks = static_cast<unsigned>(call.tokens);
-    const size_t vectors = (norm.hidden + 4 * row_threads - 1) / (4 * row_threads);
-    if (vectors <= 1) {
-        norm_rows<1><<<blocks, row_threads, 0, stream>>>(norm, call);
-    } else if (vectors <= 2) {
-        norm_rows<2><<<blocks, row_threads, 0, stream>>>(norm, call);
+    const unsigned by_warp = blocks_for(call.tokens, norm_threads / 32);
+    const size_t vectors = (norm.hidden + 127) / 128;  // of a warp's lane
+    constexpr size_t few = 512;                        // tokens: more threads a row, since there are enough
+    if (call.tokens <= few && norm.hidden <= 2 * 4 * norm_threads) {
+        norm_rows<2, norm_threads>
+            <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);
+    } else if (vectors <= 3) {
+        norm_rows<3, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
+    } else if (vectors <= 6) {
+        norm_rows<6, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
+    } else if (vectors <= kept_vectors) {
+        norm_rows<kept_vectors, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
     } else {
-        norm_rows<kept_vectors><<<blocks, row_threads, 0, stream>>>(norm, call);
+        norm_rows<kept_vectors, norm_threads>
+            <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);
     }
     check_launch("norm");
 }
@@ -178,9 +203,9 @@ void round(const float* x, void* bfloats, size_t count, cudaStream_t stream) {
 
 void activate(Activation activation, TensorType type, void* values, size_t count, cudaStream_t stream) {
     if (type == TensorType::f32) {
-        launch(count, Activate<float>{activation, static_cast<float*>(values)}, stream);
+        launch(count, Activate{activation, static_cast<float*>(values)}, stream);
     } else {
-        launch(count, Activate<bf16>{activation, static_cast<bf16*>(values)}, stream);
+        launch(count / vector_values<bf16>, ActivateVector{activation, static_cast<uint4*>(values)}, stream);
     }
 }
 

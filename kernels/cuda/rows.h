@@ -28,7 +28,8 @@ struct Norm {
     const float *weight = nullptr, *bias = nullptr;
 };
 struct NormCall {
-    const float* x = nullptr;
+    const void* x = nullptr;  // float32, or bfloat16
+    bool narrow = false;
     const float* residual = nullptr;  // or null
     float* y = nullptr;
     void* rounded = nullptr;  // bfloat16, or null
@@ -41,7 +42,7 @@ void add(const float* x, float* y, size_t count, cudaStream_t stream);
 // sum += x - before.
 void add_difference(const float* x, const float* before, float* sum, size_t count, cudaStream_t stream);
 void round(const float* x, void* bfloats, size_t count, cudaStream_t stream);
-// In place, float32 or bfloat16.
+// In place, float32 or bfloat16; count: a multiple of 8.
 void activate(Activation activation, TensorType type, void* values, size_t count, cudaStream_t stream);
 
 // pooled [sequences, hidden]: the mean over a sequence's tokens, its first, or its last.

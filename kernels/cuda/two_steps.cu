@@ -12,44 +12,8 @@ namespace {
 constexpr unsigned block_threads = 1024, warps = block_threads / 32;
 constexpr uint32_t width = vector_values<float>;
 
-// x of one token in a warp's registers, `vectors` vectors a lane. exact: that is the whole row, so that
-// nothing is asked at run time.
 template <int vectors, bool exact>
-struct Row {
-    static __device__ uint32_t hidden(const WalkArguments<float>& w) {
-        return exact ? vectors * 32 * width : w.hidden;
-    }
-
-    Vector<float> v[vectors];
-
-    __device__ void load(const float* x, uint32_t hidden) {
-#pragma unroll
-        for (int i = 0; i < vectors; ++i) {
-            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
-            if (exact || at < hidden) {
-                v[i] = load_vector(x + at);
-            } else {
-#pragma unroll
-                for (uint32_t j = 0; j < width; ++j)
-                    v[i].values[j] = 0;
-            }
-        }
-    }
-    __device__ float product(const float* row, uint32_t hidden) const {
-        float sums[width] = {};
-#pragma unroll
-        for (int i = 0; i < vectors; ++i) {
-            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
-            if (exact || at < hidden) {
-                const auto r = load_vector(row + at);
-#pragma unroll
-                for (uint32_t j = 0; j < width; ++j)
-                    sums[j] += v[i].values[j] * r.values[j];
-            }
-        }
-        return warp_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    }
-};
+using Row = KeptRow<float, vectors, exact>;
 
 __device__ void copy_row(float* target, const float* row, uint32_t count, uint32_t thread, uint32_t threads) {
     for (uint32_t i = thread * width; i < count; i += threads * width)
@@ -218,8 +182,8 @@ void two_steps(const NeuronForest& forest, const ForestCall& call, const Steps& 
     const bool pairs = 2 * steps.lower_bytes + 4096 <= call.device->block_memory;
     const dim3 grid(count, std::max(1u, processors * (pairs ? 2 : 1) / count));
     walk_lower<vectors, exact><<<grid, block_threads, steps.lower_bytes, call.stream>>>(
-        w, steps.upper, static_cast<const float*>(forest.out), forest.out_bias, subtrees, call.y,
-        call.accumulate);
+        w, steps.upper, static_cast<const float*>(forest.out), forest.out_bias, subtrees,
+        static_cast<float*>(call.y), call.accumulate);
     check_launch("two steps of a neuron tree");
 }
 

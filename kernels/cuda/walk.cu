@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(block_threads) walk_by_block(const WalkArgumen
         const uint32_t below = 31 - __clz(warp + 1);  // levels under the subtree's root
         if (warp < nodes_at_once && top + below < w.levels) {
             const uint32_t node = ((walker.node + 1) << below) - 1 + (warp + 1 - (1u << below));
-            const float value = warp_product(x, w.row(tree, node), w.hidden);
+            const float value = w.scaled(warp_product(x, w.row(tree, node), w.hidden), token, tree, node);
             if (threadIdx.x % 32 == 0) z[warp] = value + w.offset_of(tree, node);
         }
         __syncthreads();
@@ -42,16 +42,27 @@ __global__ void __launch_bounds__(block_threads) walk_by_block(const WalkArgumen
     }
 }
 
-// A warp walks one token through one tree.
-template <class T>
+// A warp walks one token through one tree. vectors: a row of so many vectors a lane is kept in registers; 0:
+// it is read again at each node.
+template <class T, int vectors>
 __global__ void __launch_bounds__(block_threads) walk_by_warp(const WalkArguments<T> w) {
     const uint32_t unit = blockIdx.x * warps + threadIdx.x / 32;
     if (unit >= w.tokens * w.trees) return;
     const uint32_t token = unit / w.trees, tree = unit % w.trees;
     const T* x = w.x + size_t{token} * w.hidden;
+    KeptRow<T, vectors == 0 ? 1 : vectors, true> kept;
+    if constexpr (vectors > 0) kept.load(x, w.hidden);
     Walker walker;
     for (uint32_t level = 0; level < w.levels; ++level) {
-        const float z = warp_product(x, w.row(tree, walker.node), w.hidden) + w.offset_of(tree, walker.node);
+        const float offset = w.offset_of(tree, walker.node);
+        const T* row = w.row(tree, walker.node);
+        float product;
+        if constexpr (vectors > 0) {
+            product = kept.product(row, w.hidden);
+        } else {
+            product = warp_product(x, row, w.hidden);
+        }
+        const float z = w.scaled(product, token, tree, walker.node) + offset;
         if (w.neurons && threadIdx.x % 32 == 0)
             w.activations[size_t{unit} * w.levels + level] = neuron_value(w, z);
         walker.step(w, level, z);
@@ -70,88 +81,114 @@ void walk_rows(const Trees& trees, const void* x, const ForestCall& call) {
     if (units <= static_cast<size_t>(call.device->processors) * 2) {
         walk_by_block<<<static_cast<unsigned>(units), block_threads, 0, call.stream>>>(w);
     } else {
-        walk_by_warp<<<blocks_for(units, warps), block_threads, 0, call.stream>>>(w);
+        const unsigned blocks = blocks_for(units, warps);
+        constexpr size_t vector = 32 * vector_values<T>;
+        if constexpr (sizeof(T) == 1) {
+            walk_by_warp<T, 0><<<blocks, block_threads, 0, call.stream>>>(w);
+        } else if (trees.hidden == 3 * vector) {
+            walk_by_warp<T, 3><<<blocks, block_threads, 0, call.stream>>>(w);
+        } else if (trees.hidden == 6 * vector) {
+            walk_by_warp<T, 6><<<blocks, block_threads, 0, call.stream>>>(w);
+        } else {
+            walk_by_warp<T, 0><<<blocks, block_threads, 0, call.stream>>>(w);
+        }
     }
     check_launch("walk");
 }
 
 constexpr unsigned group_threads = 1024;
+constexpr uint32_t most_shared_counts = 4096;  // of leaves, in shared memory
 
-// Counting sort by one block. counts: [leaves], then [leaves] places.
+// The sum over a block's threads up to this one, of two numbers; sums: [2 * warps].
+__device__ inline uint2 sums_before(uint2 own, uint2* sums) {
+    const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const auto over_warp = [lane](uint2 value) {
+#pragma unroll
+        for (uint32_t distance = 1; distance < 32; distance *= 2) {
+            const uint32_t x = __shfl_up_sync(0xffffffffu, value.x, distance),
+                           y = __shfl_up_sync(0xffffffffu, value.y, distance);
+            if (lane >= distance) value.x += x, value.y += y;
+        }
+        return value;
+    };
+    const uint2 upto = over_warp(own);
+    if (lane == 31) sums[warp] = upto;
+    __syncthreads();
+    if (warp == 0) sums[lane] = over_warp(sums[lane]);
+    __syncthreads();
+    const uint2 warps_before = warp > 0 ? sums[warp - 1] : make_uint2(0, 0);
+    return make_uint2(warps_before.x + upto.x - own.x, warps_before.y + upto.y - own.y);
+}
+
+// Counting sort by one block. counts: [leaves] where they are too many for shared memory.
 __global__ void __launch_bounds__(group_threads)
-    group(const uint32_t* leaf, uint32_t stride, uint32_t tokens, uint32_t leaves, uint32_t* counts,
-          uint32_t* order, LeafTile* tiles, uint32_t most_tiles) {
-    __shared__ uint32_t sums[group_threads], tile_sums[group_threads];
-    uint32_t* places = counts + leaves;
+    group(const uint32_t* leaf, uint32_t stride, uint32_t tokens, uint32_t leaves, uint32_t* many_counts,
+          uint32_t* order, LeafTile* tiles, uint32_t most_tiles, uint32_t tile_size) {
+    __shared__ uint32_t few_counts[most_shared_counts];
+    __shared__ uint2 sums[group_threads / 32];
+    uint32_t* counts = leaves <= most_shared_counts ? few_counts : many_counts;
     for (uint32_t i = threadIdx.x; i < leaves; i += group_threads)
         counts[i] = 0;
-    for (uint32_t i = threadIdx.x; i < most_tiles; i += group_threads)
-        tiles[i].count = 0;
     __syncthreads();
     for (uint32_t t = threadIdx.x; t < tokens; t += group_threads)
         atomicAdd(counts + leaf[size_t{t} * stride], 1u);
     __syncthreads();
-    // Each thread sums a stretch of leaves; the sums are added up over the block.
+    // Each thread has a stretch of leaves.
     const uint32_t stretch = (leaves + group_threads - 1) / group_threads;
     const uint32_t first = min(threadIdx.x * stretch, leaves), last = min(first + stretch, leaves);
-    uint32_t sum = 0, tile_sum = 0;
+    uint2 own = make_uint2(0, 0);  // tokens, tiles
+    for (uint32_t i = first; i < last; ++i)
+        own = make_uint2(own.x + counts[i], own.y + (counts[i] + tile_size - 1) / tile_size);
+    const uint2 before = sums_before(own, sums);
+    uint32_t place = before.x;
+    LeafTile* tile = tiles + before.y;
     for (uint32_t i = first; i < last; ++i) {
-        sum += counts[i];
-        tile_sum += (counts[i] + tile_tokens - 1) / tile_tokens;
+        const uint32_t count = counts[i];
+        for (uint32_t t = 0; t < count; t += tile_size)
+            *tile++ = {i, place + t, min(tile_size, count - t)};
+        counts[i] = place;  // from here on: where the leaf's next token goes
+        place += count;
     }
-    sums[threadIdx.x] = sum;
-    tile_sums[threadIdx.x] = tile_sum;
-    __syncthreads();
-    for (uint32_t distance = 1; distance < group_threads; distance *= 2) {
-        const bool adds = threadIdx.x >= distance;
-        const uint32_t before = adds ? sums[threadIdx.x - distance] : 0,
-                       tiles_before = adds ? tile_sums[threadIdx.x - distance] : 0;
-        __syncthreads();
-        sums[threadIdx.x] += before;
-        tile_sums[threadIdx.x] += tiles_before;
-        __syncthreads();
-    }
-    uint32_t place = sums[threadIdx.x] - sum;
-    LeafTile* tile = tiles + (tile_sums[threadIdx.x] - tile_sum);
-    for (uint32_t i = first; i < last; ++i) {
-        places[i] = place;
-        for (uint32_t t = 0; t < counts[i]; t += tile_tokens)
-            *tile++ = {i, place + t, min(tile_tokens, counts[i] - t)};
-        place += counts[i];
-    }
+    for (uint32_t i = sums[group_threads / 32 - 1].y + threadIdx.x; i < most_tiles; i += group_threads)
+        tiles[i].count = 0;
     __syncthreads();
     for (uint32_t t = threadIdx.x; t < tokens; t += group_threads)
-        order[atomicAdd(places + leaf[size_t{t} * stride], 1u)] = t;
+        order[atomicAdd(counts + leaf[size_t{t} * stride], 1u)] = t;
 }
 
 }  // namespace
 
 size_t activation_floats(const Trees& trees, size_t tokens) {
-    return trees.neurons ? tokens * trees.trees * trees.levels : 0;
+    // In steps on tensor cores other values lie there.
+    const size_t levels = trees.trees * trees.levels;
+    return trees.neurons ? tokens * std::max<size_t>(levels, trees.trees == 1 ? tensor_step_floats : 0) : 0;
 }
 
-size_t most_leaf_tiles(const Trees& trees, size_t tokens) {
-    return std::min(trees.leaves(), tokens) + tokens / tile_tokens;
+size_t most_leaf_tiles(const Trees& trees, uint32_t tile, size_t tokens) {
+    return std::min(trees.leaves(), tokens) + tokens / tile;
 }
 
 size_t count_words(const Trees& trees, size_t tokens) {
-    return 2 * trees.leaves() + sizeof(LeafTile) / sizeof(uint32_t) * most_leaf_tiles(trees, tokens);
+    return trees.leaves() +
+           sizeof(LeafTile) / sizeof(uint32_t) * most_leaf_tiles(trees, fewest_tile_tokens, tokens);
 }
 
 void walk(const Trees& trees, const void* x, const ForestCall& call) {
     if (trees.rows == TensorType::f32) {
         walk_rows<float>(trees, x, call);
+    } else if (trees.rows == TensorType::s8) {
+        walk_rows<int8_t>(trees, x, call);
     } else {
         walk_rows<bf16>(trees, x, call);
     }
 }
 
-const LeafTile* group_by_leaf(const Trees& trees, size_t tree, const ForestCall& call) {
-    auto* tiles = reinterpret_cast<LeafTile*>(call.scratch.counts + 2 * trees.leaves());
+const LeafTile* group_by_leaf(const Trees& trees, size_t tree, uint32_t tile, const ForestCall& call) {
+    auto* tiles = reinterpret_cast<LeafTile*>(call.scratch.counts + trees.leaves());
     group<<<1, group_threads, 0, call.stream>>>(
         call.leaf + tree, static_cast<uint32_t>(trees.trees), static_cast<uint32_t>(call.tokens),
         static_cast<uint32_t>(trees.leaves()), call.scratch.counts, call.scratch.order, tiles,
-        static_cast<uint32_t>(most_leaf_tiles(trees, call.tokens)));
+        static_cast<uint32_t>(most_leaf_tiles(trees, tile, call.tokens)), tile);
     check_launch("group");
     return tiles;
 }

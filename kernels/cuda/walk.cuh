@@ -12,6 +12,7 @@ struct WalkArguments {
     const T* x;
     const T* nodes;
     const float* offset;
+    const float *x_scale, *node_scale;  // of 8-bit rows
     float* activations;
     uint32_t* leaf;
     float* margin;
@@ -23,11 +24,13 @@ struct WalkArguments {
         : x(static_cast<const T*>(from)),
           nodes(static_cast<const T*>(t.nodes)),
           offset(t.offset),
+          x_scale(call.x_scale),
+          node_scale(t.scale),
           activations(call.scratch.activations),
           leaf(call.leaf),
           margin(call.margin),
           tokens(static_cast<uint32_t>(call.tokens)),
-          hidden(static_cast<uint32_t>(t.hidden)),
+          hidden(static_cast<uint32_t>(sizeof(T) == 1 ? byte_row(t.hidden) : t.hidden)),
           trees(static_cast<uint32_t>(t.trees)),
           levels(static_cast<uint32_t>(t.levels)),
           neurons(t.neurons),
@@ -37,6 +40,14 @@ struct WalkArguments {
     __device__ uint32_t nodes_per_tree() const { return (1u << levels) - 1; }
     __device__ const T* row(uint32_t tree, uint32_t node) const {
         return nodes + (size_t{tree} * nodes_per_tree() + node) * hidden;
+    }
+    // A product of stored values as one of the numbers that they stand for.
+    __device__ float scaled(float product, uint32_t token, uint32_t tree, uint32_t node) const {
+        if constexpr (sizeof(T) == 1) {
+            return product * (node_scale[size_t{tree} * nodes_per_tree() + node] * x_scale[token]);
+        } else {
+            return product;
+        }
     }
     __device__ float offset_of(uint32_t tree, uint32_t node) const {
         return offset != nullptr ? offset[size_t{tree} * nodes_per_tree() + node] : 0.0F;
@@ -57,6 +68,60 @@ __device__ inline float warp_product(const T* x, const T* row, uint32_t hidden) 
     }
     return warp_sum(sum);
 }
+
+template <>
+__device__ inline float warp_product(const int8_t* x, const int8_t* row, uint32_t hidden) {
+    int32_t sum = 0;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x % 32 * 16; i < hidden; i += 32 * 16) {
+        const int4 a = *reinterpret_cast<const int4*>(x + i), b = *reinterpret_cast<const int4*>(row + i);
+        sum = __dp4a(a.x, b.x, __dp4a(a.y, b.y, __dp4a(a.z, b.z, __dp4a(a.w, b.w, sum))));
+    }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+    return static_cast<float>(sum);
+}
+
+// x of one token in a warp's registers, `vectors` vectors a lane. exact: that is the whole row, so that
+// nothing is asked at run time.
+template <class T, int vectors, bool exact>
+struct KeptRow {
+    static constexpr uint32_t width = vector_values<T>;
+    static __device__ uint32_t hidden(const WalkArguments<T>& w) {
+        return exact ? vectors * 32 * width : w.hidden;
+    }
+
+    Vector<T> v[vectors];
+
+    __device__ void load(const T* x, uint32_t hidden) {
+#pragma unroll
+        for (int i = 0; i < vectors; ++i) {
+            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
+            if (exact || at < hidden) {
+                v[i] = load_vector(x + at);
+            } else {
+#pragma unroll
+                for (uint32_t j = 0; j < width; ++j)
+                    v[i].values[j] = 0;
+            }
+        }
+    }
+    __device__ float product(const T* row, uint32_t hidden) const {
+        float sums[4] = {};
+#pragma unroll
+        for (int i = 0; i < vectors; ++i) {
+            const uint32_t at = (i * 32 + threadIdx.x % 32) * width;
+            if (exact || at < hidden) {
+                const auto r = load_vector(row + at);
+#pragma unroll
+                for (uint32_t j = 0; j < width; ++j)
+                    sums[j % 4] += v[i].values[j] * r.values[j];
+            }
+        }
+        return warp_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    }
+};
 
 // A walk in progress, the same in all lanes of a warp.
 struct Walker {
@@ -81,7 +146,12 @@ struct Walker {
 // What a neuron gives, rounded as its output row will be multiplied with.
 template <class T>
 __device__ inline float neuron_value(const WalkArguments<T>& w, float z) {
-    return widened(narrowed<T>(activated(w.activation, z)));
+    const float value = activated(w.activation, z);
+    if constexpr (sizeof(T) == 1) {
+        return value;  // rounded later, with the others of its path
+    } else {
+        return widened(narrowed<T>(value));
+    }
 }
 
 }  // namespace espalier::cuda

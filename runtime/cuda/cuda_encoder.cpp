@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/cuda/byte_products.h"
+#include "kernels/quantize/rotate.h"
 #include "runtime/arena.h"
 #include "runtime/block_loop.h"
 
@@ -57,7 +59,7 @@ CudaEncoder::~CudaEncoder() {
 void CudaEncoder::allocate() {
     const ModelSpec& spec = model_.spec();
     const size_t tokens = most_.max_tokens, hidden = spec.hidden, rows = tokens * hidden,
-                 bytes = bytes_of(model_.precision());
+                 bytes = is_8bit() ? bytes_of(TensorType::bf16) : bytes_of(model_.precision());
     size_t qkv = 0, query = hidden, inner = 0, activations = 0, counts = 0, order = 0;
     bool several = false, parallel = false;
     for (size_t b = 0; b < spec.blocks.size(); ++b) {
@@ -69,6 +71,8 @@ void CudaEncoder::allocate() {
         for (const CudaPart& part : weights_->blocks()[b].parts) {
             inner = std::max(inner, part.up.shape.outputs);
             if (!part.spec->is_forest()) continue;
+            if (part.spec->kind == PartKind::leaf_forest && (is_bf16() || is_8bit()))
+                inner = std::max(inner, cuda::inner_stride(part.leaf_forest));
             const cuda::Trees& trees =
                 part.spec->kind == PartKind::leaf_forest ? part.leaf_forest.trees : part.neuron_forest.trees;
             activations = std::max(activations, cuda::activation_floats(trees, tokens));
@@ -87,10 +91,15 @@ void CudaEncoder::allocate() {
         extra_ = arena.take<float>(several ? rows : 0);
         beside_x_ = arena.take<float>(parallel ? rows : 0);
         beside_sum_ = arena.take<float>(parallel ? rows : 0);
-        rounded_ = arena.take<std::byte>(is_bf16() ? rows * bytes : 0);
+        rounded_ = arena.take<std::byte>(is_bf16()   ? rows * bytes
+                                         : is_8bit() ? tokens * cuda::byte_row(std::max(hidden, query))
+                                                     : 0);
+        rounded_scale_ = arena.take<float>(is_8bit() ? tokens : 0);
+        inner_scale_ = arena.take<float>(is_8bit() ? tokens : 0);
+        inner_bytes_ = arena.take<int8_t>(is_8bit() ? tokens * inner : 0);
         qkv_ = arena.take<std::byte>(tokens * qkv * bytes);
         mix_ = arena.take<std::byte>(tokens * query * bytes);
-        inner_ = arena.take<std::byte>(tokens * inner * bytes);
+        inner_ = arena.take<std::byte>(tokens * inner * (is_8bit() ? sizeof(float) : bytes));
         pooled_ = arena.take<float>(most_.max_sequences * hidden);
         for (const CudaBlock& block : weights_->blocks()) {
             for (const CudaPart& part : block.parts) {
@@ -103,6 +112,9 @@ void CudaEncoder::allocate() {
         forest_.activations = arena.take<float>(activations);
         forest_.counts = arena.take<uint32_t>(counts);
         forest_.order = arena.take<uint32_t>(order);
+        forest_.inner = inner_;
+        forest_.inner_bytes = inner_bytes_;
+        forest_.inner_scale = inner_scale_;
         return arena.used();
     };
     memory_ = cuda::Buffer(lay_out(Arena(nullptr)));
@@ -172,15 +184,31 @@ void CudaEncoder::embed(const Batch&) {
     cuda::embed(weights_->embeddings(), {ids_, places_, types_, tokens_}, x_, stream_);
     if (norm.weight != nullptr) {
         normalise(norm, x_, nullptr, x_, !is_pre());
-    } else if (!is_pre() && is_bf16()) {
-        cuda::round(x_, rounded_, row_floats(), stream_);
+    } else if (!is_pre()) {
+        round_input(x_);
     }
+}
+
+// What layers read next, in the form that they read it in.
+void CudaEncoder::round_input(const float* x, bool rotated) {
+    if (is_bf16()) cuda::round(x, rounded_, row_floats(), stream_);
+    if (!is_8bit()) return;
+    cuda::RoundedRows call;
+    call.x = x;
+    call.rows = tokens_;
+    call.columns = model_.spec().hidden;
+    call.rotated = rotated;
+    call.y = static_cast<int8_t*>(rounded_);
+    call.scale = rounded_scale_;
+    cuda::round_rows(call, stream_);
 }
 
 // is_read: layers read y next.
 void CudaEncoder::normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y,
-                            bool is_read) {
-    cuda::normalise(norm, {x, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_}, stream_);
+                            bool is_read, bool narrow) {
+    cuda::normalise(norm, {x, narrow, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_},
+                    stream_);
+    if (is_read && is_8bit()) round_input(y);
 }
 
 void CudaEncoder::normalise_input(const cuda::Norm& norm) {
@@ -197,24 +225,40 @@ void CudaEncoder::add_output(const cuda::Norm& norm) {
     if (is_pre()) {
         cuda::add(y_, x_, row_floats(), stream_);
     } else {
-        normalise(norm, y_, x_, x_, true);
+        normalise(norm, y_, x_, x_, true, narrow_y_);
     }
 }
 
-void CudaEncoder::dense(const CudaDense& layer, const void* x, void* y, size_t rows) {
-    dense_.run(layer.shape, {layer.weight, layer.bias, x, y, rows, stream_});
+void CudaEncoder::dense(const CudaDense& layer, const void* x, const float* x_scale, void* y) {
+    if (!is_8bit()) {
+        dense_.run(layer.shape, {layer.weight, layer.bias, x, y, tokens_, stream_});
+        return;
+    }
+    cuda::ByteProduct product;
+    product.a = static_cast<const int8_t*>(x);
+    product.a_scale = x_scale;
+    product.b = static_cast<const int8_t*>(layer.weight);
+    product.b_scale = layer.scale;
+    product.bias = static_cast<const float*>(layer.bias);
+    product.rows = static_cast<uint32_t>(tokens_);
+    product.columns = static_cast<uint32_t>(layer.shape.outputs);
+    product.depth = static_cast<uint32_t>(layer.shape.inputs);
+    product.activation = layer.shape.activation;
+    product.y = y;
+    product.narrow = layer.shape.output == TensorType::bf16;
+    cuda::multiply(product, stream_);
 }
 
 void CudaEncoder::attention(size_t b, const Batch&) {
     const BlockSpec& spec = model_.spec().blocks[b];
     const CudaBlock& block = weights_->blocks()[b];
-    dense(block.qkv, layer_input(), qkv_, tokens_);
+    dense(block.qkv, layer_input(), rounded_scale_, qkv_);
     cuda::AttentionCall call;
     call.heads = spec.heads;
     call.kv_heads = spec.kv_heads;
     call.head_dimension = spec.head_dimension;
     call.scale = spec.attention_scale;
-    call.type = model_.precision();
+    call.type = is_8bit() ? TensorType::bf16 : model_.precision();
     call.qkv = qkv_;
     call.out = mix_;
     call.offsets = offsets_;
@@ -222,21 +266,43 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     call.longest = longest_;
     call.stream = stream_;
     cuda::attend(call);
-    dense(block.attention_out, mix_, y_, tokens_);
+    const void* mix = mix_;
+    if (is_8bit()) {
+        cuda::RoundedRows rounded;
+        rounded.x = mix_;
+        rounded.narrow = true;
+        rounded.rows = tokens_;
+        rounded.columns = spec.query_width();
+        rounded.rotated = true;
+        rounded.y = static_cast<int8_t*>(rounded_);
+        rounded.scale = rounded_scale_;
+        cuda::round_rows(rounded, stream_);
+        mix = rounded_;
+    }
+    dense(block.attention_out, mix, rounded_scale_, y_);
+    narrow_y_ = block.narrow_attention;
 }
 
+// The answer: whether there is anything in y now. A dense part that a leaf forest of its block runs gives
+// nothing by itself.
 bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
     const CudaPart& part = weights_->blocks()[b].parts[p];
+    narrow_y_ = weights_->blocks()[b].narrow_parts;
     if (part.spec->kind == PartKind::dense) {
+        if (part.up.weight == nullptr) return false;
         dense_part(part, written);
         return true;
     }
+    // Neurons of trees are read where they stand, not turned: 8-bit x neither, from the first on.
+    if (is_8bit() && is_first_neurons(b, p)) round_input(input(), false);
     cuda::ForestCall call;
     call.x = layer_input();
+    call.x_scale = rounded_scale_;
     call.walk_x = input();
     call.tokens = tokens_;
     call.y = y_;
     call.accumulate = written;
+    call.narrow = narrow_y_;
     call.leaf = routes_[part.forest].leaf;
     call.margin = routes_[part.forest].margin;
     call.scratch = forest_;
@@ -250,13 +316,33 @@ bool CudaEncoder::run_part(size_t b, size_t p, bool written) {
     return true;
 }
 
+bool CudaEncoder::is_first_neurons(size_t b, size_t p) const {
+    const auto& parts = weights_->blocks()[b].parts;
+    const auto is_neurons = [](const CudaPart& part) { return part.spec->kind == PartKind::neuron_forest; };
+    return is_neurons(parts[p]) &&
+           std::none_of(parts.begin(), parts.begin() + static_cast<ptrdiff_t>(p), is_neurons);
+}
+
 void CudaEncoder::dense_part(const CudaPart& part, bool written) {
-    dense(part.up, layer_input(), inner_, tokens_);
-    dense(part.down, inner_, written ? extra_ : y_, tokens_);
+    dense(part.up, layer_input(), rounded_scale_, inner_);
+    const void* inner = inner_;
+    if (is_8bit()) {
+        cuda::RoundedRows rounded;
+        rounded.x = inner_;
+        rounded.rows = tokens_;
+        rounded.columns = part.up.shape.outputs;
+        rounded.rotated = rotation_span(part.spec->width) > 1;
+        rounded.y = inner_bytes_;
+        rounded.scale = inner_scale_;
+        cuda::round_rows(rounded, stream_);
+        inner = inner_bytes_;
+    }
+    dense(part.down, inner, inner_scale_, written ? extra_ : y_);
     if (written) cuda::add(extra_, y_, row_floats(), stream_);
 }
 
 void CudaEncoder::clear_output() {
+    narrow_y_ = false;
     cuda::check(cudaMemsetAsync(y_, 0, row_floats() * sizeof(float), stream_), "clearing");
 }
 
@@ -277,7 +363,7 @@ void CudaEncoder::start_beside() {
 // x and what layers read of it are again as they were before the block beside.
 void CudaEncoder::go_back_beside() {
     copy_rows(x_, beside_x_, row_floats(), stream_);
-    if (!is_pre() && is_bf16()) cuda::round(x_, rounded_, row_floats(), stream_);
+    if (!is_pre()) round_input(x_);
 }
 
 void CudaEncoder::collect_beside() {
@@ -286,7 +372,7 @@ void CudaEncoder::collect_beside() {
 
 void CudaEncoder::end_beside() {
     copy_rows(x_, beside_sum_, row_floats(), stream_);
-    if (!is_pre() && is_bf16()) cuda::round(x_, rounded_, row_floats(), stream_);
+    if (!is_pre()) round_input(x_);
 }
 
 void CudaEncoder::copy_back(void* target, const void* from, size_t bytes) {

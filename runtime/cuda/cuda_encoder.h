@@ -48,13 +48,19 @@ class CudaEncoder final : public DeviceEncoder {
     void final_norm();
 
     bool is_bf16() const { return model_.precision() == TensorType::bf16; }
+    bool is_8bit() const { return model_.precision() == TensorType::s8; }
     bool is_pre() const { return model_.spec().norm_placement == NormPlacement::pre; }
     size_t row_floats() const { return tokens_ * model_.spec().hidden; }
-    // What layers read: float32 or, in bf16 models, the same rounded.
+    // What layers read: float32 or, in models of fewer bits, the same rounded.
     const float* input() const { return is_pre() ? normed_ : x_; }
-    const void* layer_input() const { return is_bf16() ? rounded_ : static_cast<const void*>(input()); }
-    void normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y, bool is_read);
-    void dense(const CudaDense& layer, const void* x, void* y, size_t rows);
+    const void* layer_input() const {
+        return is_bf16() || is_8bit() ? rounded_ : static_cast<const void*>(input());
+    }
+    void round_input(const float* x, bool rotated = true);
+    bool is_first_neurons(size_t b, size_t p) const;
+    void normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y, bool is_read,
+                   bool narrow = false);
+    void dense(const CudaDense& layer, const void* x, const float* x_scale, void* y);
     void dense_part(const CudaPart& part, bool written);
     void allocate();
     void stage(const Batch& batch);
@@ -77,7 +83,8 @@ class CudaEncoder final : public DeviceEncoder {
     cuda::DenseRunner dense_;
     cuda::Buffer memory_;
     std::unique_ptr<Graph> graph_;
-    Shape last_;  // of the run before
+    Shape last_;             // of the run before
+    bool narrow_y_ = false;  // y holds bfloat16 values
     size_t tokens_ = 0, sequences_ = 0, longest_ = 0;
 
     // All in memory_. T = most tokens, S = most sequences.
@@ -86,7 +93,9 @@ class CudaEncoder final : public DeviceEncoder {
     float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                 // [T, hidden]
     float *extra_ = nullptr, *beside_x_ = nullptr, *beside_sum_ = nullptr;  // [T, hidden] where needed
     void *rounded_ = nullptr, *qkv_ = nullptr, *mix_ = nullptr, *inner_ = nullptr;
-    float* pooled_ = nullptr;  // [S, hidden]
+    int8_t* inner_bytes_ = nullptr;                            // of 8-bit models, with
+    float *rounded_scale_ = nullptr, *inner_scale_ = nullptr;  // [T]
+    float* pooled_ = nullptr;                                  // [S, hidden]
     std::vector<ForestRoutes> routes_;
     cuda::ForestScratch forest_;
     std::vector<int32_t> staged_;  // ids, places, types; offsets

@@ -8,6 +8,9 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/byte_products.h"
+#include "kernels/quantize/quantize.h"
+#include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
 #include "runtime/tensor_values.h"
 
@@ -24,13 +27,9 @@ void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
                     what);
     };
     if (spec.family != Family::encoder) refuse("decoders");
-    if (model.precision() == TensorType::s8)
-        throw Error(Status::unsupported, "%s: precision on a GPU: expected f32 or bf16, found int8",
-                    model.file().source());
-    if (model.precision() == TensorType::bf16 && !device.has_bf16_products())
-        throw Error(Status::unsupported,
-                    "cuda: %s: bf16 needs compute capability 8.0, found %d.%d (f32 runs)", device.name,
-                    device.major, device.minor);
+    if (model.precision() != TensorType::f32 && !device.has_bf16_products())
+        throw Error(Status::unsupported, "cuda: %s: %s needs compute capability 8.0, found %d.%d (f32 runs)",
+                    device.name, name_of(model.precision()), device.major, device.minor);
     if (spec.hidden % cuda::hidden_multiple != 0) refuse("hidden sizes that are no multiple of 8");
     if (spec.hidden > widest_norm) refuse("hidden sizes above 4096");
     for (const BlockSpec& block : spec.blocks) {
@@ -39,6 +38,9 @@ void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
             refuse("attention heads that are wider than 64 or no multiple of 8");
         for (const PartSpec& part : spec.parts_of(block)) {
             if (part.has(part_flag::gated)) refuse("gated parts");
+            if (model.precision() == TensorType::s8 &&
+                std::max(part.width, part.leaf_width) > cuda::widest_rounded_row)
+                refuse("parts wider than 12288 in 8 bits");
             if (part.depth > deepest_tree) refuse("trees of a depth above 20");
         }
     }
@@ -130,6 +132,16 @@ class CudaUpload {
         const size_t count = tensor.rows(), length = tensor.row_length();
         return matrix(name, type, {count, length, count, length}, before_last);
     }
+    // [columns, rows] of a tensor that is [rows, columns].
+    const void* transposed(const char* name, size_t rows, size_t columns, TensorType type) {
+        const float* wide = values_.passing(name);
+        padded_.resize(rows * columns);
+        for (size_t r = 0; r < rows; ++r) {
+            for (size_t c = 0; c < columns; ++c)
+                padded_[c * rows + r] = wide[r * columns + c];
+        }
+        return rounded(padded_.data(), columns, rows, type);
+    }
     const float* floats(const char* name) { return static_cast<const float*>(rows(name, TensorType::f32)); }
     const float* floats_if(bool present, const char* name) { return present ? floats(name) : nullptr; }
 
@@ -144,10 +156,51 @@ class CudaUpload {
         return n;
     }
 
+    bool is_8bit() const { return model_.precision() == TensorType::s8; }
+    // What lies between layers where they need not be float32.
+    TensorType narrow() const { return is_8bit() ? TensorType::bf16 : model_.precision(); }
+
+    // Matrices [rows, columns], or [columns, rows] of the same, rounded to 8 bits row by row, with zeros up
+    // to padded_rows and to columns that are a multiple of 16.
+    struct Bytes {
+        const void* values;
+        const float* scale;  // [matrices, padded_rows]
+    };
+    Bytes bytes(const float* wide, size_t matrices, const Matrix& m, bool transposed = false) {
+        const size_t lines = transposed ? m.columns : m.padded_rows,
+                     length = cuda::byte_row(transposed ? m.rows : m.columns);
+        std::vector<int8_t> values(matrices * lines * length), row(m.columns);
+        std::vector<float> scales(matrices * m.padded_rows);
+        for (size_t i = 0; i < matrices; ++i) {
+            int8_t* to = values.data() + i * lines * length;
+            for (size_t r = 0; r < m.rows; ++r, wide += m.columns) {
+                float& scale = scales[i * m.padded_rows + r];
+                scale = row_scale(wide, m.columns);
+                quantize_row(wide, scale, transposed ? row.data() : to + r * length, m.columns);
+                for (size_t c = 0; c < m.columns && transposed; ++c)
+                    to[c * length + r] = row[c];
+            }
+        }
+        return {uploaded(values.data(), values.size()),
+                static_cast<const float*>(uploaded(scales.data(), scales.size() * sizeof(float)))};
+    }
+    CudaDense byte_dense(const char* weight, const char* bias, const Matrix& m, CudaDense layer) {
+        const Bytes b = bytes(values_.passing(weight, true), 1, m);
+        layer.weight = b.values;
+        layer.scale = b.scale;
+        if (bias != nullptr) layer.bias = matrix(bias, TensorType::f32, {1, m.rows, 1, m.padded_rows});
+        return layer;
+    }
+
     // bias: null where there is none. The library wants it in the output's type.
     CudaDense dense(const char* weight, const char* bias, const Matrix& m, Activation activation,
                     TensorType output) {
         CudaDense layer;
+        if (is_8bit()) {
+            layer.shape = {
+                cuda::byte_row(m.columns), m.padded_rows, TensorType::s8, output, activation, false};
+            return byte_dense(weight, bias, m, layer);
+        }
         layer.shape = {m.padded_columns, m.padded_rows, model_.precision(), output, activation, false};
         layer.weight = matrix(weight, model_.precision(), m);
         if (bias != nullptr) layer.bias = matrix(bias, output, {1, m.rows, 1, m.padded_rows});
@@ -165,38 +218,63 @@ class CudaUpload {
             const size_t qkv = spec.qkv_width(), query = spec.query_width();
             out.qkv = dense(name("qkv.weight").text,
                             spec.has(block_flag::qkv_bias) ? name("qkv.bias").text : nullptr,
-                            {qkv, hidden, qkv, hidden}, Activation::none, model_.precision());
+                            {qkv, hidden, qkv, hidden}, Activation::none, narrow());
             out.attention_out = dense(name("out.weight").text,
                                       spec.has(block_flag::output_bias) ? name("out.bias").text : nullptr,
-                                      {hidden, query, hidden, query}, Activation::none, TensorType::f32);
+                                      {hidden, query, hidden, query}, Activation::none,
+                                      reads_narrow() ? TensorType::bf16 : TensorType::f32);
+            out.narrow_attention = reads_narrow();
             out.attention_norm = norm(name("norm").text);
         }
         const auto parts = spec_.parts_of(spec);
         if (!parts.empty())
             out.ffn_norm = norm(tensor_name("blocks.%llu.ffn.norm", static_cast<unsigned long long>(b)).text);
+        out.narrow_parts = reads_narrow() && has_one_writer(b);
         for (size_t p = 0; p < parts.size(); ++p)
-            out.parts.push_back(part(b, p, parts[p]));
+            out.parts.push_back(part(b, p, parts[p], out.narrow_parts ? TensorType::bf16 : TensorType::f32));
         return out;
     }
 
-    CudaPart part(size_t b, size_t p, const PartSpec& spec) {
+    bool reads_narrow() const {
+        return model_.precision() == TensorType::bf16 && spec_.norm_placement == NormPlacement::post;
+    }
+    bool is_shared(size_t b, size_t p) const {
+        return shares() && spec_.parts_of(spec_.blocks[b])[p].kind == PartKind::dense &&
+               model_.prepared().blocks[b].parts[p].up == nullptr;
+    }
+    bool has_one_writer(size_t b) const {
+        const auto parts = spec_.parts_of(spec_.blocks[b]);
+        size_t writers = 0;
+        for (size_t p = 0; p < parts.size(); ++p) {
+            if (!is_shared(b, p)) writers += parts[p].kind == PartKind::leaf_forest ? parts[p].trees : 1;
+        }
+        return writers == 1;
+    }
+
+    // output: of the block's parts.
+    CudaPart part(size_t b, size_t p, const PartSpec& spec, TensorType output) {
         CudaPart out;
         out.spec = &spec;
         if (spec.kind == PartKind::dense) {
-            const size_t width = spec.width, padded = round_up(width, cuda::hidden_multiple),
-                         hidden = spec_.hidden;
+            if (is_shared(b, p)) return out;
+            const size_t width = spec.width, hidden = spec_.hidden,
+                         padded = is_8bit() ? cuda::byte_row(width) : round_up(width, cuda::hidden_multiple);
+            // In 8 bits a row of activations is rounded with one scale, of what they were exactly.
+            const TensorType between = is_8bit() ? TensorType::f32 : model_.precision();
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
             out.up = dense(part_tensor(b, p, "up.weight").text,
                            spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
-                           {width, hidden, padded, hidden}, spec.activation, model_.precision());
+                           {width, hidden, padded, hidden}, spec.activation, between);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
-                             {hidden, width, hidden, padded}, Activation::none, TensorType::f32);
+                             {hidden, width, hidden, padded}, Activation::none, output);
             return out;
         }
         out.forest = forests_++;
         if (spec.kind == PartKind::leaf_forest) {
             out.leaf_forest = leaf_forest(b, p, spec);
+            if (shares() && model_.prepared().blocks[b].parts[p].leaf_forest.shared_width > 0)
+                share(b, out.leaf_forest);
         } else {
             out.neuron_forest = neuron_forest(b, p, spec);
         }
@@ -229,7 +307,9 @@ class CudaUpload {
             std::transform(thresholds, thresholds + count, offsets.begin(), [](float t) { return -t; });
             f.trees.offset = static_cast<const float*>(uploaded(offsets.data(), count * sizeof(float)));
         }
-        if (spec.leaf_width > 0) {
+        if (spec.leaf_width > 0 && is_8bit()) {
+            byte_leaves(b, p, spec, f);
+        } else if (spec.leaf_width > 0) {
             f.up = rows(part_tensor(b, p, "leaf.up.weight").text, f.rows);
             f.down = rows(part_tensor(b, p, "leaf.down.weight").text, f.rows, true);
             f.up_bias = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "leaf.up.bias").text);
@@ -238,13 +318,56 @@ class CudaUpload {
         return f;
     }
 
+    void byte_leaves(size_t b, size_t p, const PartSpec& spec, cuda::LeafForest& f) {
+        const size_t leaves = f.trees.trees * f.trees.leaves(), width = spec.leaf_width,
+                     hidden = spec_.hidden, padded = cuda::byte_row(width);
+        const Matrix m{width, hidden, padded, hidden};
+        const Bytes up = bytes(values_.passing(part_tensor(b, p, "leaf.up.weight").text, true), leaves, m);
+        f.up = up.values;
+        f.up_scale = up.scale;
+        const Bytes down =
+            bytes(values_.passing(part_tensor(b, p, "leaf.down.weight").text, true, true), leaves, m, true);
+        f.down = down.values;
+        f.down_scale = down.scale;
+        f.rotated_activations = rotation_span(width) > 1;
+        if (spec.has(part_flag::up_bias))
+            f.up_bias = static_cast<const float*>(matrix(part_tensor(b, p, "leaf.up.bias").text,
+                                                         TensorType::f32, {leaves, width, leaves, padded}));
+    }
+
+    // What the model fuses for the CPU, a small dense part with a leaf forest, is fused here too.
+    bool shares() const { return model_.precision() == TensorType::bf16; }
+    void share(size_t b, cuda::LeafForest& f) {
+        const auto parts = spec_.parts_of(spec_.blocks[b]);
+        size_t d = 0;
+        while (!is_shared(b, d))
+            ++d;
+        const auto down = part_tensor(b, d, "down.weight");
+        f.shared_width = parts[d].width;
+        f.shared_up = rows(part_tensor(b, d, "up.weight").text, f.rows);
+        f.shared_down = transposed(down.text, spec_.hidden, parts[d].width, f.rows);
+        f.shared_up_bias = floats_if(parts[d].has(part_flag::up_bias), part_tensor(b, d, "up.bias").text);
+        f.shared_bias = floats_if(parts[d].has(part_flag::output_bias), part_tensor(b, d, "down.bias").text);
+    }
+
     cuda::NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
         cuda::NeuronForest f;
         f.trees = trees(spec);
         f.trees.rows = model_.precision();
-        f.trees.nodes = rows(part_tensor(b, p, "in.weight").text, f.trees.rows);
+        if (is_8bit()) {
+            const Matrix m{spec.trees * f.trees.nodes_per_tree(), spec_.hidden,
+                           spec.trees * f.trees.nodes_per_tree(), spec_.hidden};
+            const Bytes in = bytes(values_.passing(part_tensor(b, p, "in.weight").text), 1, m);
+            f.trees.nodes = in.values;
+            f.trees.scale = in.scale;
+            const Bytes out = bytes(values_.passing(part_tensor(b, p, "out.weight").text), 1, m);
+            f.out = out.values;
+            f.out_scale = out.scale;
+        } else {
+            f.trees.nodes = rows(part_tensor(b, p, "in.weight").text, f.trees.rows);
+            f.out = rows(part_tensor(b, p, "out.weight").text, f.trees.rows);
+        }
         f.trees.offset = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
-        f.out = rows(part_tensor(b, p, "out.weight").text, f.trees.rows);
         f.out_bias = floats_if(spec.has(part_flag::output_bias), part_tensor(b, p, "out.bias").text);
         return f;
     }

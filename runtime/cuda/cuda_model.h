@@ -17,11 +17,12 @@ struct CudaDense {
     cuda::DenseShape shape;
     const void* weight = nullptr;  // null: there is no such layer
     const void* bias = nullptr;
+    const float* scale = nullptr;  // of 8-bit rows; their bias is float32
 };
 
 struct CudaPart {
     const PartSpec* spec = nullptr;
-    CudaDense up, down;  // dense; the width rounded up to 8 with neurons that give nothing
+    CudaDense up, down;  // dense; the width rounded up to 8, or 16, with neurons that give nothing
     cuda::LeafForest leaf_forest;
     cuda::NeuronForest neuron_forest;
     size_t forest = 0;  // its number among the model's forests
@@ -31,6 +32,8 @@ struct CudaBlock {
     CudaDense qkv, attention_out;
     cuda::Norm attention_norm, ffn_norm;
     std::vector<CudaPart> parts;
+    // What attention, and what the parts give is bfloat16: where one layer writes it and a norm reads it.
+    bool narrow_attention = false, narrow_parts = false;
 };
 
 class CudaModel {
