@@ -49,6 +49,8 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
 arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64)
 # For the page of routes.
 browser_packages=(chromium)
+# The documentation site; pkg-config: for a command of its pages.
+site_packages=(mkdocs git pkg-config)
 # From PyPI, without what they need beside these: to build the Python package and to test it. Debian has numpy and PyTorch.
 python_packages=(scikit-build-core==1.1.2 nanobind==3.1.0 packaging==26.4 pathspec==1.1.1 fastfeedforward==0.2.1 safetensors==0.8.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
