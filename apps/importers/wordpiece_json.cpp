@@ -15,7 +15,7 @@ const nlohmann::json& member(const nlohmann::json& value, const char* key) {
 // "Sequence of NFD, Lowercase", or "none".
 std::string steps(const nlohmann::json& step, const char* list) {
     if (!step.is_object()) return "none";
-    const std::string type = step.value("type", "?");
+    std::string type = step.value("type", "?");
     if (!member(step, list).is_array()) return type;
     std::string names;
     for (const auto& one : step[list])
@@ -72,7 +72,7 @@ std::string foreign_to_bert(const nlohmann::json& file) {
 
 std::string import_wordpiece_json(Import& import, const std::string& path, uint32_t max_tokens) {
     const JsonFile file(path);
-    const std::string foreign = foreign_to_bert(file.value());
+    std::string foreign = foreign_to_bert(file.value());
     if (!foreign.empty()) return foreign;
     const auto& vocabulary = file.value()["model"]["vocab"];
     const uint32_t rows = import.spec.vocabulary;
