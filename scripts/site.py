@@ -102,7 +102,7 @@ def main() -> None:
     stage(SITE / "pages")
     config = ROOT / "docs" / "mkdocs.yml"
     subprocess.run(["mkdocs", "build", "--quiet", "--strict", "--config-file", config], check=True)
-    print(f"{SITE / 'html' / 'README.html'}")
+    print(f"{SITE / 'html' / 'index.html'}")
 
 
 if __name__ == "__main__":
