@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "espalier/espalier.h"
+#include "espalier_commit.h"
 #include "kernels/cpu/isa.h"
 
 namespace espalier {
@@ -117,8 +118,10 @@ Json describe_build() {
     Json isas = Json::array();
     for (const Isa isa : available_isas())
         isas.push_back(name_of(isa));
-    return {
-        {"version", espalier_version()}, {"compiler", __VERSION__}, {"instruction_sets", std::move(isas)}};
+    return {{"version", espalier_version()},
+            {"commit", ESPALIER_COMMIT},
+            {"compiler", __VERSION__},
+            {"instruction_sets", std::move(isas)}};
 }
 
 }  // namespace espalier

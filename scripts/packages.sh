@@ -49,6 +49,15 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
 arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64)
 # For the page of routes.
 browser_packages=(chromium)
+# The documentation site; pkg-config: for a command of its pages.
+site_packages=(mkdocs git pkg-config)
 # From PyPI, without what they need beside these: to build the Python package and to test it. Debian has numpy and PyTorch.
 python_packages=(scikit-build-core==1.1.2 nanobind==3.1.0 packaging==26.4 pathspec==1.1.1 fastfeedforward==0.2.1 safetensors==0.8.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
+# From PyPI, all that ray[data] needs: for the batch job.
+ray_packages=(
+    attrs==26.1.0 certifi==2026.10.19.post1 charset-normalizer==3.5.3 click==8.5.1 filelock==4.3.1 fsspec==2026.9.0
+    idna==3.20 iniconfig==2.3.1 jsonschema==4.26.0 jsonschema-specifications==2025.9.1 msgpack==1.2.4 numpy==2.4.6
+    packaging==26.4 pandas==3.1.1 pluggy==1.7.0 protobuf==7.36.2 pyarrow==26.0.1 Pygments==2.21.0 pytest==9.2.0
+    python-dateutil==4.0.0 PyYAML==6.0.4 ray==2.60.0 referencing==0.37.0 requests==2.34.2 rpds-py==2026.9.1
+    typing_extensions==4.16.0 tzdata==2026.6 urllib3==2.8.0)

@@ -55,6 +55,17 @@ Activation activation_named(const JsonFile& config, const char* key);
 // Vocabulary and WordPiece flags from a folder with vocab.txt (and tokenizer_config.json).
 void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens,
                       std::optional<bool> lowercase);
+// The same from a tokenizer.json of BERT's rules; of others nothing is taken, and the answer says what
+// differs.
+std::string import_wordpiece_json(Import& import, const std::string& path, uint32_t max_tokens);
+
+struct WordPieceRules {
+    bool clean_text = true, split_cjk = true, strip_accents = true, lowercase = true;
+};
+// Both end here; `path` is for messages. Throws where there are more tokens than embedding rows, or no [UNK],
+// [CLS] or [SEP].
+void add_wordpiece(Import& import, const std::string& path, std::vector<std::string> tokens,
+                   const WordPieceRules& rules, uint32_t max_tokens);
 // A classifier's labels from id2label, where the config has it.
 void read_labels(Import& import, const JsonFile& config, HeadSpec& head);
 void set_pooling(Import& import, const std::string& pooling);

@@ -317,6 +317,24 @@ class CrammedReader {
     PartSpec trees_;
 };
 
+// vocab.txt of the folder or of --base, else the folder's tokenizer.json where that has BERT's rules, else
+// none. (The training code's own default has others: runs of punctuation are words, what is not ASCII is
+// dropped.)
+void add_tokenizer(Import& import, const std::string& folder, const ConvertOptions& options) {
+    const std::string& words = JsonFile::exists(folder + "/vocab.txt") ? folder : options.base;
+    if (!words.empty()) return import_wordpiece(import, words, options.max_tokens, std::nullopt);
+    const std::string json = folder + "/tokenizer.json";
+    std::string why = "the folder has neither vocab.txt nor tokenizer.json";
+    if (JsonFile::exists(json)) {
+        const std::string foreign = import_wordpiece_json(import, json, options.max_tokens);
+        if (foreign.empty()) return;
+        why = json + ": " + foreign;
+    }
+    import.spec.tokenizer.max_tokens = limited_tokens(import.spec, options.max_tokens);
+    import.notes.push_back(
+        "no tokenizer, the model takes ids (--base DIR names a folder with a vocab.txt): " + why);
+}
+
 }  // namespace
 
 std::unique_ptr<Import> import_crammed(const std::string& folder, const JsonFile& config,
@@ -324,15 +342,7 @@ std::unique_ptr<Import> import_crammed(const std::string& folder, const JsonFile
     auto import = std::make_unique<Import>();
     CrammedReader(*import, folder, config, options).read();
     if (!options.pooling.empty()) set_pooling(*import, options.pooling);
-    // Released checkpoints have tokenizer.json, whose normaliser is not BERT's.
-    const std::string& words = JsonFile::exists(folder + "/vocab.txt") ? folder : options.base;
-    if (words.empty()) {
-        import->spec.tokenizer.max_tokens = limited_tokens(import->spec, options.max_tokens);
-        import->notes.emplace_back(
-            "no tokenizer: the folder has no vocab.txt (--base DIR names one that has): the model takes ids");
-    } else {
-        import_wordpiece(*import, words, options.max_tokens, std::nullopt);
-    }
+    add_tokenizer(*import, folder, options);
     return import;
 }
 

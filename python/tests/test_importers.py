@@ -119,6 +119,52 @@ def test_the_tie_rule_is_asked_for_where_the_layout_does_not_say(tmp_path):
     assert largest_difference(SHAPES["128x4"][5], lambda ids: context.score_ids(ids)[0], published) < 2e-4
 
 
+def wordpiece_json(words, **changes):
+    """tokenizer.json as the package `tokenizers` writes it for BERT's rules."""
+    special = lambda token: {"SpecialToken": {"id": token, "type_id": 0}}  # noqa: E731
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    return {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": w, "special": True} for i, w in enumerate(words) if w.startswith("[")],
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing", "single": [special("[CLS]"), text, special("[SEP]")]},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": {w: i for i, w in enumerate(words)}}, **changes,
+    }  # fmt: skip
+
+
+def test_a_stored_tokenizer(tmp_path):
+    make_crammed(tmp_path, SHAPES["1x11"])
+    letters = "abcdefghijklmnopqrstuvwxyz.,!'\"é中"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), "the", "##ing", "river"]
+    texts = ["The RIVER, rising!", "é É caf\u00e9 中中", "", "x\x07y [MASK] \t\n z", "word" * 40]
+
+    def ids():
+        context = espalier.Context(espalier.Model(convert(tmp_path)))
+        return [context.tokenize(text).ids.tolist() for text in texts]
+
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    expected = ids()  # held against the package `tokenizers` by the C++ tests
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(wordpiece_json(words)))
+    assert ids() == expected
+
+    # As the training code makes them: the model is converted, takes ids, and one line says why.
+    steps = [{"type": t} for t in ("Replace", "Replace", "NFD", "Lowercase", "StripAccents", "Replace", "Replace")]
+    released = wordpiece_json(words, normalizer={"type": "Sequence", "normalizers": steps}, pre_tokenizer={"type": "Whitespace"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(released))
+    done = subprocess.run([COMMAND, "convert", tmp_path, "-o", tmp_path / "model.esp"], capture_output=True, text=True)
+    assert done.returncode == 0
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "tokenizer.json" in line]
+    assert len(said) == 1 and "the model takes ids" in said[0]
+    assert "normalizer: expected BertNormalizer, found Sequence of Replace, Replace, NFD, Lowercase" in said[0]
+    assert "pre_tokenizer: expected BertPreTokenizer, found Whitespace" in said[0]
+    with pytest.raises(espalier.Error, match="tokenizer|ids"):
+        espalier.Model(tmp_path / "model.esp").embed("a text")
+
+
 def test_wrong_and_missing_tensors_are_named(tmp_path):
     model = make_crammed(tmp_path, SHAPES["1x11"])
     tensors, config = dict(model.state_dict()), crammed_config(*SHAPES["1x11"])

@@ -54,6 +54,9 @@ def test_gradients_are_refused():
     ours = trees.NeuronForest.from_ultrafastbert(published)
     with pytest.raises(espalier.Error, match="no gradient"):
         ours(torch.randn(2, 16, requires_grad=True))
+    with pytest.raises(espalier.Error, match="no gradient"):  # the operator itself, and by a weight
+        weight = ours.node_weight.clone().requires_grad_()
+        torch.ops.espalier.neuron_forest(torch.randn(2, 16), weight, ours.down, None, None, "relu", True)
     assert not ours(torch.randn(2, 16)).requires_grad
     with torch.no_grad():
         ours(torch.randn(2, 16, requires_grad=True))

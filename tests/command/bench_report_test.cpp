@@ -2,6 +2,7 @@
 // what of its options is refused. (The report itself takes minutes.)
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "apps/energy.h"
@@ -72,6 +73,47 @@ TEST_CASE("energy: counters, one that goes round, sensors of watts alone, none")
     const EnergyCounters none(folder.path("none"));
     CHECK(!none.any());
     CHECK(none.describe().contains("absent"));
+}
+
+// The script that each build runs, on checkouts made here.
+TEST_CASE("the commit that a build names") {
+    const TemporaryFolder folder;
+    const std::string source = folder.path("source"), header = folder.path("commit.h");
+    const auto run = [](const std::string& command) {
+        const int status = std::system((command + " >/dev/null 2>&1").c_str());
+        return status == 0;
+    };
+    if (!run("git --version") || !run("cmake --version")) {
+        MESSAGE("no git or no cmake here: not tested");
+        return;
+    }
+    const auto git = [&](const std::string& words) {
+        REQUIRE(run("git -C " + source + " -c user.name=n -c user.email=e " + words));
+    };
+    const auto said = [&] {
+        REQUIRE(run("cmake -DSOURCE=" + source + " -DHEADER=" + header +
+                    " -P " ESPALIER_SOURCE_DIR "/cmake/EspalierCommit.cmake"));
+        const std::string text = read_file(header);
+        const size_t begin = text.find('"') + 1;
+        return text.substr(begin, text.rfind('"') - begin);
+    };
+    put(folder, "source/file", "1");
+    CHECK(said() == "unknown");
+    git("init");
+    git("add file");
+    git("commit -m one");
+    const std::string first = said();
+    CHECK(first.size() == 40);
+    CHECK(first.find_first_not_of("0123456789abcdef") == std::string::npos);
+    const auto written = std::filesystem::last_write_time(header);
+    CHECK(said() == first);
+    CHECK(std::filesystem::last_write_time(header) == written);
+    put(folder, "source/file", "2");
+    CHECK(said() == first + "-dirty");
+    git("commit -a -m two");
+    CHECK(said().size() == 40);
+    CHECK(said() != first);
+    CHECK(describe_build()["commit"].get<std::string>().size() >= 7);  // "unknown" at least
 }
 
 TEST_CASE("bench --report: wrong usage") {
