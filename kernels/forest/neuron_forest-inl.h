@@ -220,7 +220,12 @@ class NeuronCall {
             case 2:
                 return add_rows<2>(out, 0);
             case 3:
-                return add_rows<3>(out, 0);
+                if constexpr (lanes < Arch >> 4) {
+                    return add_rows<3>(out, 0);
+                } else {  // a rare rest, not worth 9 KB on a device
+                    add_rows<2>(out, 0);
+                    return add_rows<1>(out + 2, 2);
+                }
             case 4:
                 return add_rows<4>(out, 0);
             default:
@@ -233,11 +238,12 @@ class NeuronCall {
     template <size_t tokens>
     void add_rows(const OutputRow* out, size_t first) {
         size_t column = 0;
-        if constexpr (levels_a_word<type> > 1) {
+        if constexpr (levels_a_word < type >> 1) {
             const auto path = paths_.word_path(first);
-            constexpr size_t blocks = tokens == 1 ? 2 : 1;
-            for (; column + blocks * word_columns <= f_.hidden; column += blocks * word_columns)
-                add_words<tokens, blocks>(out, path, column);
+            if constexpr (tokens == 1 && word_blocks > 1) {
+                for (; column + word_blocks * word_columns <= f_.hidden; column += word_blocks * word_columns)
+                    add_words<tokens, word_blocks>(out, path, column);
+            }
             for (; column + word_columns <= f_.hidden; column += word_columns)
                 add_words<tokens, 1>(out, path, column);
         }

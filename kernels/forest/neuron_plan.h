@@ -27,10 +27,10 @@ struct NeuronLayout {
     size_t buckets = 0;  // for sorting
     // Of a group's paths (path-inl.h); levels rounded up to 4.
     size_t a = 0, factors = 0;  // [trees, levels, group]
-    size_t rows = 0;    // [group, trees, levels] pointers
-    size_t words = 0;   // [trees, levels, group] pairs or quads of activations
-    size_t scales = 0;  // [trees, group], 8-bit only
-    size_t starts = 0;  // [trees, group], 8-bit only
+    size_t rows = 0;            // [group, trees, levels] pointers
+    size_t words = 0;           // [trees, levels, group] pairs or quads of activations
+    size_t scales = 0;          // [trees, group], 8-bit only
+    size_t starts = 0;          // [trees, group], 8-bit only
     size_t bytes = 0;
 };
 NeuronLayout neuron_layout(const NeuronForest& forest, const NeuronPlan& plan, size_t tokens);

@@ -7,6 +7,9 @@
 
 #include "kernels/activation/activation-inl.h"
 #include "kernels/forest/add_rows-inl.h"
+#if defined(__ARM_NEON)
+#include "kernels/forest/add_words_neon-inl.h"
+#endif
 #include "kernels/forest/neuron_forest.h"
 #include "kernels/forest/neuron_walk-inl.h"
 
@@ -149,16 +152,15 @@ class GroupPaths {
                            a2 = static_cast<int32_t>(quad[2 * group_ + t]),
                            a3 = static_cast<int32_t>(quad[3 * group_ + t]);
                 starts[t] -= 128 * (a0 + a1 + a2 + a3);
-                words[n * group_ + t] = (static_cast<uint32_t>(a0) & 0xffu) |
-                                        (static_cast<uint32_t>(a1) & 0xffu) << 8 |
-                                        (static_cast<uint32_t>(a2) & 0xffu) << 16 |
-                                        static_cast<uint32_t>(a3) << 24;
+                words[n * group_ + t] =
+                    (static_cast<uint32_t>(a0) & 0xffu) | (static_cast<uint32_t>(a1) & 0xffu) << 8 |
+                    (static_cast<uint32_t>(a2) & 0xffu) << 16 | static_cast<uint32_t>(a3) << 24;
             }
         }
     }
 
     const NeuronForest& f_;
-    size_t levels_;       // of a tree's path, in whole words
+    size_t levels_;  // of a tree's path, in whole words
     size_t group_;
     float* a_;            // [trees, levels, group]
     float* factors_;      // the same, of gated forests
