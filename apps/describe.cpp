@@ -4,6 +4,7 @@
 #include <map>
 
 #include "apps/ffn_spec.h"
+#include "kernels/cpu/isa.h"
 #include "runtime/context.h"
 
 namespace espalier {
@@ -111,6 +112,7 @@ Json describe(const Model& model) {
                                  : precision == TensorType::bf16 ? model.kernels().bf16_products
                                                                  : "float32"},
                     {"backend", model.backend().name()}};
+    if (cpu_has_arm_fp16()) j["kernels"]["not_used"] = "half floats (fp16)";
     ContextOptions few;
     few.max_tokens = 32;
     Context context(model, few);

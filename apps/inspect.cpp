@@ -64,6 +64,8 @@ void print_text(const Json& j) {
     std::printf("  kernels    %s, %s; trees multiply by %s; dense by %s%s%s\n", shown(k["isa"]).c_str(),
                 shown(k["precision"]).c_str(), shown(k["products"]).c_str(), shown(k["backend"]).c_str(),
                 k.contains("dense") ? ": " : "", k.contains("dense") ? shown(k["dense"]).c_str() : "");
+    if (k.contains("not_used"))
+        std::printf("             the processor's %s are not used\n", shown(k["not_used"]).c_str());
     std::printf("  origin     %s\n  licence    %s\n  made by    %s\n  hash       %s\n",
                 shown(j["origin"]).c_str(), shown(j["licence"]).c_str(), shown(j["producer"]).c_str(),
                 shown(j["payload_hash"]).c_str());

@@ -47,6 +47,7 @@ training_packages=(tokenizers==0.23.3 safetensors==0.8.0
     pytest==9.2.0 iniconfig==2.3.1 pluggy==1.7.0 pygments==2.21.0)
 # Cross builds: the compiler, the emulator that runs what it makes, and the libraries of the other architecture.
 arm_packages=(g++-aarch64-linux-gnu qemu-user-static libxsimd-dev:arm64 libstdc++6:arm64 libgomp1:arm64)
+armv7_packages=(g++-arm-linux-gnueabihf qemu-user-static libxsimd-dev:armhf libstdc++6:armhf libgomp1:armhf)
 # For the page of routes.
 browser_packages=(chromium)
 # The documentation site; pkg-config: for a command of its pages.

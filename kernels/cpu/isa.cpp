@@ -128,7 +128,7 @@ bool cpu_has_dotprod() {
 
 bool cpu_has_i8mm() {
 #if defined(__aarch64__) && defined(__linux__)
-    return !is_masked("i8mm") && has_capability(AT_HWCAP2, 13);  // HWCAP2_I8MM
+    return cpu_has_dotprod() && !is_masked("i8mm") && has_capability(AT_HWCAP2, 13);  // HWCAP2_I8MM
 #else
     return false;
 #endif
@@ -137,6 +137,14 @@ bool cpu_has_i8mm() {
 bool cpu_has_arm_bf16() {
 #if defined(__aarch64__) && defined(__linux__)
     return !is_masked("bf16") && has_capability(AT_HWCAP2, 14);  // HWCAP2_BF16
+#else
+    return false;
+#endif
+}
+
+bool cpu_has_arm_fp16() {
+#if defined(__aarch64__) && defined(__linux__)
+    return has_capability(AT_HWCAP, 10);  // HWCAP_ASIMDHP
 #else
     return false;
 #endif

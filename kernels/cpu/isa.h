@@ -26,10 +26,12 @@ std::span<const Isa> available_isas();
 bool cpu_has_bf16();
 bool cpu_has_vnni();
 
-// What some processors have beside NEON: products of 8-bit quads, and of small matrices of 8-bit numbers and
-// of bfloat16.
+// What some processors have beside NEON: products of 8-bit quads; beside these, of small 8-bit matrices; of
+// bfloat16 pairs and matrices.
 bool cpu_has_dotprod();
 bool cpu_has_i8mm();
 bool cpu_has_arm_bf16();
+// Half floats' arithmetic. Reported and not used: docs/arm.md says why.
+bool cpu_has_arm_fp16();
 
 }  // namespace espalier

@@ -145,15 +145,16 @@ KernelTable complete_neon_table() {
     }
 #endif
 #if defined(ESPALIER_MATRIX_PRODUCTS)
-    // Dense layers alone: a leaf's few tokens seldom fill the rows of a matrix.
     if (cpu_has_i8mm()) {
         table.gemm_s8 = neoni8mm::gemm_s8;
-        table.s8_products =
-            cpu_has_dotprod() ? "quads (sdot), dense matrices (smmla)" : "16-bit, dense matrices (smmla)";
+        table.leaf_forest_s8 = neoni8mm::leaf_forest_s8;
+        table.s8_products = "matrices (smmla), quads (sdot)";
     }
     if (cpu_has_arm_bf16()) {
         table.gemm_bf16 = neonbf16::gemm_bf16;
-        table.bf16_products = "float32 (fmla), dense matrices (bfmmla)";
+        table.leaf_forest_bf16 = neonbf16::leaf_forest_bf16;
+        table.neuron_forest_bf16 = neonbf16::neuron_forest_bf16;
+        table.bf16_products = "matrices (bfmmla), pairs (bfdot)";
     }
 #endif
     return table;

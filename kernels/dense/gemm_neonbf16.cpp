@@ -1,4 +1,4 @@
-// Products of 2 x 4 by 4 x 2 bfloat16: processors with BF16.
+// Products of 2 x 4 by 4 x 2 bfloat16, and of pairs: processors with BF16.
 #include "kernels/dense/gemm-inl.h"
 
 #include "kernels/cpu/neonbf16.h"

@@ -1,4 +1,4 @@
-// Products of 2 x 8 by 8 x 2 bytes: processors with I8MM.
+// Products of 2 x 8 by 8 x 2 bytes, and of quads: processors with I8MM and DotProd.
 #include "kernels/dense/gemm-inl.h"
 
 #include "kernels/cpu/neoni8mm.h"

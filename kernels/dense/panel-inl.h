@@ -120,6 +120,16 @@ template <class Ops, size_t height, size_t width>
     pairs.rows(sum);
 }
 
+// Whether tiles of this height are multiplied so.
+template <class Ops, size_t height>
+constexpr bool uses_pairs() {
+    if constexpr (requires { Ops::least_rows_of_pairs; }) {
+        return height >= Ops::least_rows_of_pairs;
+    } else {
+        return false;
+    }
+}
+
 // Rows: functions of the row and of the tile, all inlined.
 //   a(r)                    where A's row r begins
 //   start(row, c, sums)     what the sums of the tile at row and column c begin with
@@ -143,7 +153,7 @@ template <class Ops, size_t height, size_t width, class Rows>
         fetcher.row[r] = rows.next(row + r + height, column);
     }
     rows.start(row, column, sum);
-    if constexpr (requires { typename Ops::template Pairs<height, width>; }) {
+    if constexpr (uses_pairs<Ops, height>()) {
         multiply_pairs<Ops, height, width>(job, base, row, column, fetcher, sum);
     } else {
         multiply_words<Ops, height, width>(job, base, row, column, fetcher, sum);

@@ -1,5 +1,8 @@
-// PanelOps of NEON: what every processor has, and products of quads and small matrices where the flags of the
-// including file allow them (DotProd; I8MM and BF16).
+// PanelOps of NEON: what every processor has, and products of pairs, quads and small matrices where the flags
+// of the including file allow them (DotProd; I8MM with DotProd; BF16). Matrices take tiles of three rows and
+// more: for one or two, sorting B's columns into pairs takes longer than half as many products save. Both
+// kinds give the same bits: those of bytes are exact, and bfmmla is defined as two bfdot, one after the
+// other.
 #pragma once
 
 #include "kernels/dense/panel_ops-inl.h"
@@ -89,7 +92,18 @@ template <class Arch>
 struct PanelOps<Arch, TensorType::bf16> {
     using Sum = Floats<Arch>;
     using Register = Sum;
-    static constexpr size_t rows = 6, vectors = 4;
+    static constexpr size_t rows = 6, vectors = 4, least_rows_of_pairs = 3;
+
+    template <size_t height, size_t width, class Word>
+    [[gnu::always_inline]] static void step(Sum (&sum)[height][width], const uint32_t* b, const Word& word) {
+#pragma GCC unroll 8
+        for (size_t v = 0; v < width; ++v) {
+            const bfloat16x8_t column = vreinterpretq_bf16_u32(vld1q_u32(b + v * 4));
+#pragma GCC unroll 8
+            for (size_t r = 0; r < height; ++r)
+                sum[r][v] = Sum(vbfdotq_f32(sum[r][v], vreinterpretq_bf16_u32(vdupq_n_u32(word(r))), column));
+        }
+    }
 
     struct Product {
         using Sums = float32x4_t;
@@ -134,28 +148,7 @@ struct PanelOps<Arch, TensorType::bf16> {
 };
 #endif
 
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-template <class Arch>
-struct PanelOps<Arch, TensorType::s8> {
-    using Sum = Integers<Arch>;
-    using Register = Sum;
-    static constexpr size_t rows = 6, vectors = 4;
-    static constexpr int32_t b_offset = 0;
-
-    // smmla multiplies signed by signed: B's top bits are turned back, once for all rows of the tile.
-    struct Product {
-        using Sums = int32x4_t;
-        [[gnu::always_inline]] static Sums sums(uint64x2_t bits) { return vreinterpretq_s32_u64(bits); }
-        [[gnu::always_inline]] static uint64x2_t bits(int32x4_t sums) { return vreinterpretq_u64_s32(sums); }
-        [[gnu::always_inline]] static Sums add(Sums sum, uint64x2_t a, uint32x4_t b) {
-            const uint32x4_t turned = veorq_u32(b, vdupq_n_u32(0x80808080u));
-            return vmmlaq_s32(sum, vreinterpretq_s8_u64(a), vreinterpretq_s8_u32(turned));
-        }
-    };
-    template <size_t height, size_t width>
-    using Pairs = PairSums<Register, Product, height, width>;
-};
-#elif defined(__ARM_FEATURE_DOTPROD)
+#if defined(__ARM_FEATURE_DOTPROD)
 template <class Arch>
 struct PanelOps<Arch, TensorType::s8> {
     using Sum = Integers<Arch>;
@@ -178,6 +171,22 @@ struct PanelOps<Arch, TensorType::s8> {
                 sum[r][v] = Sum(vdotq_s32(sum[r][v], column[v], value));
         }
     }
+
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    static constexpr size_t least_rows_of_pairs = 3;
+    // As sdot does, smmla multiplies signed by signed.
+    struct Product {
+        using Sums = int32x4_t;
+        [[gnu::always_inline]] static Sums sums(uint64x2_t bits) { return vreinterpretq_s32_u64(bits); }
+        [[gnu::always_inline]] static uint64x2_t bits(int32x4_t sums) { return vreinterpretq_u64_s32(sums); }
+        [[gnu::always_inline]] static Sums add(Sums sum, uint64x2_t a, uint32x4_t b) {
+            const uint32x4_t turned = veorq_u32(b, vdupq_n_u32(0x80808080u));
+            return vmmlaq_s32(sum, vreinterpretq_s8_u64(a), vreinterpretq_s8_u32(turned));
+        }
+    };
+    template <size_t height, size_t width>
+    using Pairs = PairSums<Register, Product, height, width>;
+#endif
 };
 #else
 template <class Arch>

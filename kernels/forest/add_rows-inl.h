@@ -199,6 +199,8 @@ struct WordPath {
 
 #if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 inline constexpr size_t word_columns = 64;
+// Blocks of so many columns that a lone token's sums need to run side by side.
+inline constexpr size_t word_blocks = 2;
 
 // Four vectors of y from column i on.
 inline void put_four(const OutputRow& out, size_t i, __m512 (&value)[4]) {
@@ -352,8 +354,11 @@ inline void add_words(const OutputRow* out, const WordPath<int8_t>& path, size_t
         }
     }
 }
+#elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+// Zips take so long that four sums are enough.
+inline constexpr size_t word_columns = 16, word_blocks = 1;
 #else
-inline constexpr size_t word_columns = 1;  // not used: no such products
+inline constexpr size_t word_columns = 1, word_blocks = 1;  // not used: no such products
 #endif
 
 // Levels of a path that one product takes: 1 where there is no such product for the type here.
@@ -363,6 +368,21 @@ inline constexpr size_t levels_a_word = type == TensorType::bf16 ? 2 : 1;
 #elif defined(__AVX512VNNI__)
 template <TensorType type>
 inline constexpr size_t levels_a_word = type == TensorType::s8 ? 4 : 1;
+#elif defined(__ARM_FEATURE_DOTPROD) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#if defined(__ARM_FEATURE_DOTPROD)
+inline constexpr bool has_quads = true;
+#else
+inline constexpr bool has_quads = false;
+#endif
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+inline constexpr bool has_pairs = true;
+#else
+inline constexpr bool has_pairs = false;
+#endif
+template <TensorType type>
+inline constexpr size_t levels_a_word = type == TensorType::s8&& has_quads ? 4
+                                        : type == TensorType::bf16&& has_pairs ? 2
+                                                                               : 1;
 #else
 template <TensorType type>
 inline constexpr size_t levels_a_word = 1;

@@ -207,9 +207,13 @@ class NeuronCall {
             const size_t most = f_.trees == 1 ? smaller(NeuronPlan::side, count - i) : 1;
             for (met = 1; met < most && last[i + met] == last[i]; ++met) {
             }
+            // On a device three apart are too rare to be worth 9 KB.
+            if (lanes<Arch> <= 4 && met == 3) met = 2;
             if (met == 1) add_rows<1>(out + i, i);
             if (met == 2) add_rows<2>(out + i, i);
-            if (met == 3) add_rows<3>(out + i, i);
+            if constexpr (lanes < Arch >> 4) {
+                if (met == 3) add_rows<3>(out + i, i);
+            }
             if (met == 4) add_rows<4>(out + i, i);
         }
     }
@@ -220,9 +224,10 @@ class NeuronCall {
         size_t column = 0;
         if constexpr (levels_a_word < type >> 1) {
             const auto path = paths_.word_path(first);
-            constexpr size_t blocks = tokens == 1 ? 2 : 1;
-            for (; column + blocks * word_columns <= f_.hidden; column += blocks * word_columns)
-                add_words<tokens, blocks>(out, path, column);
+            if constexpr (tokens == 1 && word_blocks > 1) {
+                for (; column + word_blocks * word_columns <= f_.hidden; column += word_blocks * word_columns)
+                    add_words<tokens, word_blocks>(out, path, column);
+            }
             for (; column + word_columns <= f_.hidden; column += word_columns)
                 add_words<tokens, 1>(out, path, column);
         }

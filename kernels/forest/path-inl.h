@@ -7,6 +7,9 @@
 
 #include "kernels/activation/activation-inl.h"
 #include "kernels/forest/add_rows-inl.h"
+#if defined(__ARM_NEON)
+#include "kernels/forest/add_words_neon-inl.h"
+#endif
 #include "kernels/forest/neuron_forest.h"
 #include "kernels/forest/neuron_walk-inl.h"
 

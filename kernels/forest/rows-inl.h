@@ -2,7 +2,7 @@
 // lanes are taken. RowOps<Arch, type> is the best that the flags of the including file allow:
 //
 //   f32    fused multiply-add
-//   bf16   AVX512_BF16: two products a lane and instruction; else widened to float32
+//   bf16   AVX512_BF16, Arm's BF16: two products a lane and instruction; else widened to float32
 //   s8     AVX512_VNNI or DotProd: four products a lane and instruction; else 16-bit products added in pairs.
 //          The integer sums are exact, and so the same on every instruction set, for rows of up to
 //          2^31 / (255 * 127) values.
@@ -122,6 +122,19 @@ struct RowOps<Arch, TensorType::bf16> {
     static Sum zero() { return _mm512_setzero_ps(); }
     static Sum multiply_add(Vector row, Vector x, Sum sum) { return add_pair_products(sum, row, x); }
     static Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
+};
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+template <class Arch>
+struct RowOps<Arch, TensorType::bf16> {
+    using Value = uint16_t;
+    using Vector = bfloat16x8_t;
+    using Sum = float32x4_t;
+    static constexpr size_t step = 8;
+    static Vector load_row(const uint16_t* row) { return vreinterpretq_bf16_u16(vld1q_u16(row)); }
+    static Vector load_x(const uint16_t* x) { return load_row(x); }
+    static Sum zero() { return vdupq_n_f32(0); }
+    static Sum multiply_add(Vector row, Vector x, Sum sum) { return vbfdotq_f32(sum, row, x); }
+    static Sum add(Sum a, Sum b) { return vaddq_f32(a, b); }
 };
 #else
 template <class Arch>

@@ -16,11 +16,15 @@
 #include "apps/runner.h"
 #include "tests/golden/golden.h"
 #include "tests/skip.h"
+#include "tests/slow.h"
 
 namespace espalier {
 namespace {
 
 const std::string shared = ESPALIER_SOURCE_DIR "/../shared";
+
+// Of so many sentences one: an emulator would take hours for all.
+constexpr size_t one_of = test::emulated ? 30 : 1;
 
 // Null where something is missing; says what.
 const char* base_model() {
@@ -91,7 +95,7 @@ void check_sst2(const char* name, double accuracy_percent) {
     REQUIRE(golden.logits.size() == 872);
     size_t right = 0, hairlines = 0, flipped = 0;
     float largest = 0;
-    for (size_t i = 0; i < rows.size(); ++i) {
+    for (size_t i = 0; i < rows.size(); i += one_of) {
         const auto tokens = context.tokenize(rows[i].a, std::nullopt);
         const test::Trace trace = test::trace_of(context, tokens.ids, tokens.types);
         right += (trace.logits[1] > trace.logits[0]) == (rows[i].label == "1") ? 1 : 0;
@@ -103,6 +107,12 @@ void check_sst2(const char* name, double accuracy_percent) {
         }
         CHECK_MESSAGE(difference <= 2e-3F, "sentence ", i);
         largest = std::max(largest, difference);
+    }
+    if (one_of > 1) {
+        MESSAGE(std::string(name), ": ", hairlines, " sentences of ", rows.size() / one_of + 1,
+                " with a hairline, ", flipped, " beyond 2e-3; largest difference of all others ", largest);
+        CHECK(flipped <= 1);
+        return;
     }
     MESSAGE(std::string(name), ": accuracy ", 100.0 * static_cast<double>(right) / 872, " %; ", hairlines,
             " sentences with a hairline, ", flipped,
@@ -229,11 +239,14 @@ TEST_CASE("sst2-neuron: logits and accuracy of all SST-2 dev sentences") {
     check_sst2("sst2-neuron", 88.76);
 }
 
-TEST_CASE("every instruction set against scalar: leaf forests") {
+// Whole sets of sentences, each by several kernels or models: not in an emulator.
+const auto whole_sets = doctest::skip(test::emulated);
+
+TEST_CASE("every instruction set against scalar: leaf forests" * whole_sets) {
     compare_isas("sst2");
 }
 
-TEST_CASE("every instruction set against scalar: neuron forests") {
+TEST_CASE("every instruction set against scalar: neuron forests" * whole_sets) {
     compare_isas("sst2-neuron");
 }
 
@@ -244,17 +257,18 @@ TEST_CASE("embeddings of the first 200 STS-B pairs") {
     const auto model = converted.open();
     Context context(*model, {});
     auto rows = examples("stsb", "STS-B/dev.tsv");
-    rows.resize(200);
+    rows.resize(200 / one_of);
     const Safetensors golden(shared + "/models/golden/embed.stsb-dev-first200.safetensors");
     for (const bool second : {false, true}) {
-        const auto expected = Safetensors::values(golden.tensors().at(second ? "b" : "a"));
+        auto expected = Safetensors::values(golden.tensors().at(second ? "b" : "a"));
+        expected.resize(rows.size() * model->spec().hidden);
         const float difference = test::largest_difference(embeddings_of(context, rows, second), expected);
         MESSAGE("embeddings within ", difference);
         CHECK(difference < 1e-5F);
     }
 }
 
-TEST_CASE("STS-B dev Spearman of the trees and of the dense original") {
+TEST_CASE("STS-B dev Spearman of the trees and of the dense original" * whole_sets) {
     const char* base = base_model();
     if (base == nullptr) return;
     check_stsb(shared + "/models/embed", 86.36, base);
@@ -269,7 +283,7 @@ TEST_CASE("hidden states of every layer and leaves of every token") {
 }
 
 // The scores of models/README.md less a handful of rows: other instruction sets round otherwise.
-TEST_CASE("the shipped 8-bit model on the dev sets of its tasks") {
+TEST_CASE("the shipped 8-bit model on the dev sets of its tasks" * whole_sets) {
     if (!std::filesystem::exists(shared + "/data/glue"))
         return test::skip("no ../shared beside the repository");
     const auto model = Model::open(ESPALIER_SOURCE_DIR "/models/minilm-trees.esp", {});

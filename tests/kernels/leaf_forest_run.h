@@ -40,6 +40,8 @@ inline std::vector<NamedKernel> leaf_kernels(TensorType rows) {
 #if defined(ESPALIER_NEON)
     if (cpu_has_dotprod() && rows == TensorType::s8)
         all.push_back({"neon without dotprod", neon::leaf_forest_s8});
+    if (cpu_has_arm_bf16() && rows == TensorType::bf16)
+        all.push_back({"neon without bf16", neon::leaf_forest_bf16});
 #endif
     return all;
 }

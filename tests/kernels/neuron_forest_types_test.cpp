@@ -29,6 +29,8 @@ std::vector<NamedNeuronKernel> kernels(TensorType rows) {
 #if defined(ESPALIER_NEON)
     if (cpu_has_dotprod() && rows == TensorType::s8)
         all.push_back({"neon without dotprod", neon::neuron_forest_s8});
+    if (cpu_has_arm_bf16() && rows == TensorType::bf16)
+        all.push_back({"neon without bf16", neon::neuron_forest_bf16});
 #endif
     return all;
 }

@@ -40,6 +40,11 @@ foreach(extension IN LISTS extensions)
         COMMAND dense_low_precision_test "--test-case-exclude=oneDNN*,a row of zeros*,what a backend lacks*")
     set_tests_properties(dense_low_precision_test_without_${suffix} PROPERTIES ENVIRONMENT ESPALIER_WITHOUT=${extension} TIMEOUT 600)
 endforeach()
+# Leaves on quads, where a processor with I8MM takes matrices.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND ESPALIER_MATRIX_PRODUCTS)
+    add_test(NAME leaf_forest_types_test_without_i8mm COMMAND leaf_forest_types_test)
+    set_tests_properties(leaf_forest_types_test_without_i8mm PROPERTIES ENVIRONMENT ESPALIER_WITHOUT=i8mm TIMEOUT 600)
+endif()
 if(CMAKE_CROSSCOMPILING_EMULATOR MATCHES "qemu-aarch64")
     add_test(NAME dense_low_precision_test_a53
         COMMAND dense_low_precision_test "--test-case-exclude=oneDNN*,a row of zeros*,what a backend lacks*")

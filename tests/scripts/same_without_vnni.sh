@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The 8-bit answers of $2 random models, by tests/harden/numbers.cpp ($1), with VNNI and without it.
+# The 8-bit answers of $2 random models, by tests/harden/numbers.cpp ($1; $3: its emulator), with the processor's 8-bit
+# extensions (VNNI; Arm's DotProd and I8MM) and without them.
 set -euo pipefail
 with=$(${3:-} "$1" --answers "$2")
-without=$(ESPALIER_WITHOUT=vnni ${3:-} "$1" --answers "$2")
-printf 'with VNNI:    %s\nwithout VNNI: %s\n' "$with" "$without"
+without=$(ESPALIER_WITHOUT=vnni,dotprod,i8mm ${3:-} "$1" --answers "$2")
+printf 'with extensions:    %s\nwithout extensions: %s\n' "$with" "$without"
 [ "$with" = "$without" ]
