@@ -195,9 +195,10 @@ class NeuronCall {
         paths_.activate();
         OutputRow out[NeuronPlan::largest_group];
         uint32_t last[NeuronPlan::largest_group];
+        const auto first_leaf = static_cast<uint32_t>((f_.nodes() + 1) / 2);  // numbered from 1
         for (size_t k = 0; k < f_.trees; ++k) {
             for (size_t i = 0; i < count; ++i)
-                last[i] = place(tokens[i], k) + (uint32_t{1} << f_.depth);
+                last[i] = place(tokens[i], k) + first_leaf;
             paths_.note(k, last, count);
         }
         for (size_t i = 0; i < count; ++i)

@@ -34,7 +34,7 @@ struct Walkers {
     static constexpr size_t most = NeuronPlan::largest_group;
     size_t count = 0;
     const Value* x[most];
-    uint32_t node[most];
+    uint32_t node[most] = {};
     float margin[most];   // so far, as ForestRoutes has it
     float x_scale[most];  // 8-bit only
     int32_t x_sum[most];  // of x, for products that move rows up by an offset
@@ -81,7 +81,7 @@ class NeuronWalk {
         if (f_.in_bias != nullptr) z = z + values_at<width>(f_.in_bias + k * f_.nodes(), node);
         Four chooses = z;
         store<width>(z, values.z + level * values.lanes + i);
-        if (f_.gated()) {
+        if (values.g != nullptr) {  // gated
             const Four g = products<width>(f_.gate, f_.gate_scale, k, node, w, i);
             store<width>(g, values.g + level * values.lanes + i);
             if (f_.routes_on_gate) chooses = g;
