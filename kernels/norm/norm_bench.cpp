@@ -8,7 +8,8 @@
 namespace espalier::bench {
 namespace {
 
-// What comes in was just written by the layer before: it is in the second-level cache. No branch depends on it.
+// What comes in was just written by the layer before: it is in the second-level cache. No branch depends on
+// it.
 constexpr size_t sets = 2;
 
 void norm(benchmark::State& state, Isa isa, bool rms, bool to_bytes, size_t hidden, size_t tokens) {

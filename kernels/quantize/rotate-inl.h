@@ -14,8 +14,8 @@ template <class Arch>
 }
 
 // Hadamard matrices over the blocks of a row of which value(i) is the vector from i on, asked once for each
-// and before its y is written. The answer: as of rotate_values.
-template <class Arch, size_t span, class Value>
+// and before its y is written. is_last: no reflection follows, and the answer is as of rotate_values.
+template <class Arch, size_t span, bool is_last, class Value>
 [[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
     using V = Floats<Arch>;
     // 1 / sqrt(span)
@@ -41,7 +41,7 @@ template <class Arch, size_t span, class Value>
             for (size_t i = 0; i < span; ++i) {
                 const V mixed = v[i] * scale;
                 mixed.store_unaligned(y + lane + i * rotation_step);
-                sizes = xsimd::max(sizes, size_bits<Arch>(mixed));
+                if constexpr (is_last) sizes = xsimd::max(sizes, size_bits<Arch>(mixed));
             }
         }
     }
@@ -70,34 +70,29 @@ inline Integers<Arch> reflect_blocks(float* y, size_t block, size_t any) {
     return sizes;
 }
 
+template <class Arch, bool is_last, class Value>
+[[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
+    switch (rotation_span(count)) {
+        case 16:
+            return mix_blocks<Arch, 16, is_last>(value, count, y);
+        case 8:
+            return mix_blocks<Arch, 8, is_last>(value, count, y);
+        case 4:
+            return mix_blocks<Arch, 4, is_last>(value, count, y);
+        default:
+            return mix_blocks<Arch, 2, is_last>(value, count, y);
+    }
+}
+
 // y: the row of which value(i) is the vector from i on, turned; rotation_span(count) is more than 1. The
 // answer: the bits of y's largest sizes, lane by lane.
 template <class Arch, class Value>
 [[gnu::always_inline]] inline Integers<Arch> rotate_values(const Value& value, size_t count, float* y) {
-    const size_t span = rotation_span(count), blocks = rotation_blocks(count), block = rotation_step * span;
-    Integers<Arch> sizes(0);
-    switch (span) {
-        case 16:
-            sizes = mix_blocks<Arch, 16>(value, count, y);
-            break;
-        case 8:
-            sizes = mix_blocks<Arch, 8>(value, count, y);
-            break;
-        case 4:
-            sizes = mix_blocks<Arch, 4>(value, count, y);
-            break;
-        default:
-            sizes = mix_blocks<Arch, 2>(value, count, y);
-            break;
-    }
-    switch (blocks) {
-        case 1:
-            return sizes;
-        case 3:  // hidden 384 and 768
-            return reflect_blocks<Arch, 3>(y, block, blocks);
-        default:
-            return reflect_blocks<Arch, 0>(y, block, blocks);
-    }
+    const size_t blocks = rotation_blocks(count), block = rotation_step * rotation_span(count);
+    if (blocks == 1) return mix_blocks<Arch, true>(value, count, y);
+    mix_blocks<Arch, false>(value, count, y);
+    if (blocks == 3) return reflect_blocks<Arch, 3>(y, block, blocks);  // hidden 384 and 768
+    return reflect_blocks<Arch, 0>(y, block, blocks);
 }
 
 // In place.

@@ -17,10 +17,14 @@ inline void round_to_bfloat(const float* values, size_t count, uint16_t* target)
         target[i] = rounded_to_bf16(values[i]);
 }
 
-// One vector, with the bits of rounded_to_bf16.
+// One vector, with the bits of rounded_to_bf16 (where the instruction does it, numbers below the normal ones
+// become zeros).
 template <class Arch>
 [[gnu::always_inline]] inline void store_bfloats(Floats<Arch> values, uint16_t* target) {
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+    const __m256bh rounded = _mm512_cvtneps_pbh(values);
+    __builtin_memcpy(target, &rounded, sizeof(rounded));
+#elif defined(__AVX512F__)
     const __m512i bits = _mm512_castps_si512(values);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
