@@ -1,6 +1,6 @@
 """Sentences of mixed lengths: a whole GLUE file by Espalier and by the fastest other runtimes, in turns.
 
-    bench/peers/run glue --data dev.tsv [--precisions f32,bf16,int8] [--threads 1,2] [--orders sorted,file]
+    bench/peers/run glue --data dev.tsv [--trees FILE] [--precisions f32,bf16,int8] [--threads 1,2] [--orders sorted,file]
         [--peers openvino,onnxruntime] [--rounds 9] [--out FOLDER]
 
 dev.tsv is SST-2's official file: header sentence<TAB>label. Every program makes one pass over it in every round, none
@@ -9,7 +9,7 @@ time / the trees' time in that round), beside it its 95 % interval.
 
 Ours: `espalier glue MODEL --task sst2 dev.tsv --order sorted|file`, a new process a pass, opening the model not
 counted; reading, tokenising, encoder, head and metrics counted. It pads nothing: up to 64 sentences or 2,048 tokens
-are one call. Trees are models/minilm-trees.esp. Dense is all-MiniLM-L6-v2 with a head of random weights, so that the
+are one call. Trees are models/minilm-trees.esp or FILE. Dense is all-MiniLM-L6-v2 with a head of random weights, so that the
 same command runs it: only its speed means something.
 Peers: all-MiniLM-L6-v2 up to the last hidden states, without a head, in their fastest variant and batch size
 (glue_peer.py). They have two figures: with text in (tokenising and padding counted), and with ids in (batches ready,
@@ -77,7 +77,7 @@ class Peer(driver.Server):
 
 
 def programs(a, precision, threads):
-    yield Ours(TREE, TREES, a, precision, threads)
+    yield Ours(TREE, a.trees, a, precision, threads)
     yield Ours(DENSE, dense_with_head(a.out), a, precision, threads)
     for name in a.peers:
         if precision in PEERS[name]:
@@ -129,6 +129,7 @@ def main():
 
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--data", required=True, help="SST-2's dev.tsv")
+    ap.add_argument("--trees", default=TREES, help="model file of MiniLM's shape with a head for SST-2")
     ap.add_argument("--precisions", type=words, default=["f32", "bf16", "int8"])
     ap.add_argument("--threads", type=lambda s: [int(n) for n in s.split(",")], default=[1, 2])
     ap.add_argument("--orders", type=words, default=["sorted", "file"])
