@@ -55,11 +55,16 @@ struct LeafForest {
     // Of 8 bits, where up_bias too is [.., leaf width]; down: [trees, leaves, hidden, leaf width].
     const float *up_scale = nullptr, *down_scale = nullptr;  // [trees, leaves, leaf width]
     bool rotated_activations = false;
-    // Of bfloat16: neurons beside the leaves, which every token runs, as a small dense part is.
+    // Of bfloat16 and 8 bits: neurons beside the leaves, which every token runs with the first tree, as a
+    // small dense part is.
     size_t shared_width = 0;
-    const void *shared_up = nullptr, *shared_down = nullptr;  // [shared_width, hidden]
+    const void *shared_up = nullptr, *shared_down = nullptr;  // [shared_width, hidden]; see below
     const float* shared_up_bias = nullptr;                    // [shared_width], or null
     const float* shared_bias = nullptr;                       // [hidden], or null
+    // Of 8 bits, where the width is filled up as a leaf's, shared_down is [hidden, shared_width], and `bias`
+    // of the first tree holds shared_bias.
+    const float *shared_up_scale = nullptr, *shared_down_scale = nullptr;  // [shared_width]
+    bool rotated_shared = false;
 };
 
 // Room for calls on at most `tokens` tokens, one at a time.

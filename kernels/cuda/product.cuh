@@ -53,6 +53,18 @@ struct Product {
     template <class Left, class RightRow>
     __device__ void run(bf16* memory, uint32_t depth, uint32_t width, const Left& left,
                         const RightRow& right_row) {
+        clear();
+        add(memory, depth, width, left, right_row);
+    }
+    __device__ void clear() {
+        for (auto& row : sums)
+            for (Sum& s : row)
+                s.clear();
+    }
+    // The same product added to the sums.
+    template <class Left, class RightRow>
+    __device__ void add(bf16* memory, uint32_t depth, uint32_t width, const Left& left,
+                        const RightRow& right_row) {
         const uint32_t chunks = (depth + chunk - 1) / chunk, left_piece = threadIdx.x % left_pieces,
                        left_first = threadIdx.x / left_pieces, right_piece = threadIdx.x % right_pieces,
                        right_first = threadIdx.x / right_pieces;
@@ -96,9 +108,6 @@ struct Product {
             }
             __pipeline_commit();
         };
-        for (auto& row : sums)
-            for (Sum& s : row)
-                s.clear();
         constexpr uint32_t ahead = Stages > 1 ? Stages - 1 : 1;  // a single stage serves one chunk alone
 #pragma unroll
         for (uint32_t s = 0; s < ahead; ++s)

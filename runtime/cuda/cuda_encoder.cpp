@@ -60,12 +60,16 @@ void CudaEncoder::allocate() {
     const ModelSpec& spec = model_.spec();
     const size_t tokens = most_.max_tokens, hidden = spec.hidden, rows = tokens * hidden,
                  bytes = is_8bit() ? bytes_of(TensorType::bf16) : bytes_of(model_.precision());
-    size_t qkv = 0, query = hidden, inner = 0, activations = 0, counts = 0, order = 0;
+    size_t qkv = 0, query = hidden, inner = 0, activations = 0, counts = 0, order = 0, attention = 0;
     bool several = false, parallel = false;
     for (size_t b = 0; b < spec.blocks.size(); ++b) {
         const BlockSpec& block = spec.blocks[b];
         qkv = std::max<size_t>(qkv, block.has(block_flag::attention) ? block.qkv_width() : 0);
         query = std::max<size_t>(query, block.has(block_flag::attention) ? block.query_width() : 0);
+        if (block.has(block_flag::attention) && attends_in_bytes(block))
+            attention = std::max(
+                attention, cuda::byte_attention_scratch(block.heads, block.kv_heads, block.head_dimension,
+                                                        tokens, most_.max_sequences));
         parallel = parallel || block.has(block_flag::parallel);
         several = several || block.part_count > 1;
         for (const CudaPart& part : weights_->blocks()[b].parts) {
@@ -98,7 +102,8 @@ void CudaEncoder::allocate() {
         inner_scale_ = arena.take<float>(is_8bit() ? tokens : 0);
         inner_bytes_ = arena.take<int8_t>(is_8bit() ? tokens * inner : 0);
         qkv_ = arena.take<std::byte>(tokens * qkv * bytes);
-        mix_ = arena.take<std::byte>(tokens * query * bytes);
+        mix_ = arena.take<std::byte>(tokens * query * (is_8bit() ? sizeof(float) : bytes));
+        attention_ = arena.take<std::byte>(attention);
         inner_ = arena.take<std::byte>(tokens * inner * (is_8bit() ? sizeof(float) : bytes));
         pooled_ = arena.take<float>(most_.max_sequences * hidden);
         for (const CudaBlock& block : weights_->blocks()) {
@@ -258,7 +263,10 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     call.kv_heads = spec.kv_heads;
     call.head_dimension = spec.head_dimension;
     call.scale = spec.attention_scale;
-    call.type = is_8bit() ? TensorType::bf16 : model_.precision();
+    const bool in_bytes = attends_in_bytes(spec);
+    call.type = is_8bit() && !in_bytes ? TensorType::bf16 : model_.precision();
+    call.tokens = tokens_;
+    call.scratch = attention_;
     call.qkv = qkv_;
     call.out = mix_;
     call.offsets = offsets_;
@@ -270,7 +278,7 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     if (is_8bit()) {
         cuda::RoundedRows rounded;
         rounded.x = mix_;
-        rounded.narrow = true;
+        rounded.narrow = !in_bytes;
         rounded.rows = tokens_;
         rounded.columns = spec.query_width();
         rounded.rotated = true;

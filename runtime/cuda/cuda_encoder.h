@@ -49,6 +49,9 @@ class CudaEncoder final : public DeviceEncoder {
 
     bool is_bf16() const { return model_.precision() == TensorType::bf16; }
     bool is_8bit() const { return model_.precision() == TensorType::s8; }
+    bool attends_in_bytes(const BlockSpec& block) const {
+        return is_8bit() && cuda::fits_byte_attention(block.head_dimension);
+    }
     bool is_pre() const { return model_.spec().norm_placement == NormPlacement::pre; }
     size_t row_floats() const { return tokens_ * model_.spec().hidden; }
     // What layers read: float32 or, in models of fewer bits, the same rounded.
@@ -93,6 +96,7 @@ class CudaEncoder final : public DeviceEncoder {
     float *x_ = nullptr, *normed_ = nullptr, *y_ = nullptr;                 // [T, hidden]
     float *extra_ = nullptr, *beside_x_ = nullptr, *beside_sum_ = nullptr;  // [T, hidden] where needed
     void *rounded_ = nullptr, *qkv_ = nullptr, *mix_ = nullptr, *inner_ = nullptr;
+    void* attention_ = nullptr;                                // scratch of 8-bit attention
     int8_t* inner_bytes_ = nullptr;                            // of 8-bit models, with
     float *rounded_scale_ = nullptr, *inner_scale_ = nullptr;  // [T]
     float* pooled_ = nullptr;                                  // [S, hidden]

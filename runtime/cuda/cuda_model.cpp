@@ -44,6 +44,13 @@ void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
             if (part.depth > deepest_tree) refuse("trees of a depth above 20");
         }
     }
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        for (const PreparedPart& part : block.parts) {
+            if (model.precision() == TensorType::s8 && part.spec->kind == PartKind::leaf_forest &&
+                part.leaf_forest.leaf_width + part.leaf_forest.shared_width > cuda::widest_rounded_row)
+                refuse("leaves that with a dense part beside them are wider than 12288 in 8 bits");
+        }
+    }
 }
 
 }  // namespace
@@ -274,7 +281,7 @@ class CudaUpload {
         if (spec.kind == PartKind::leaf_forest) {
             out.leaf_forest = leaf_forest(b, p, spec);
             if (shares() && model_.prepared().blocks[b].parts[p].leaf_forest.shared_width > 0)
-                share(b, out.leaf_forest);
+                share(b, p, out.leaf_forest);
         } else {
             out.neuron_forest = neuron_forest(b, p, spec);
         }
@@ -336,18 +343,57 @@ class CudaUpload {
     }
 
     // What the model fuses for the CPU, a small dense part with a leaf forest, is fused here too.
-    bool shares() const { return model_.precision() == TensorType::bf16; }
-    void share(size_t b, cuda::LeafForest& f) {
+    bool shares() const { return model_.precision() != TensorType::f32; }
+    void share(size_t b, size_t p, cuda::LeafForest& f) {
         const auto parts = spec_.parts_of(spec_.blocks[b]);
         size_t d = 0;
         while (!is_shared(b, d))
             ++d;
-        const auto down = part_tensor(b, d, "down.weight");
         f.shared_width = parts[d].width;
+        if (is_8bit()) {
+            share_bytes(b, p, d, f);
+            return;
+        }
+        const auto down = part_tensor(b, d, "down.weight");
         f.shared_up = rows(part_tensor(b, d, "up.weight").text, f.rows);
         f.shared_down = transposed(down.text, spec_.hidden, parts[d].width, f.rows);
         f.shared_up_bias = floats_if(parts[d].has(part_flag::up_bias), part_tensor(b, d, "up.bias").text);
         f.shared_bias = floats_if(parts[d].has(part_flag::output_bias), part_tensor(b, d, "down.bias").text);
+    }
+
+    // d: the dense part. Its second layer gets a scale a neuron, as leaves have them.
+    void share_bytes(size_t b, size_t p, size_t d, cuda::LeafForest& f) {
+        const PartSpec& dense = spec_.parts_of(spec_.blocks[b])[d];
+        const size_t width = dense.width, hidden = spec_.hidden, padded = cuda::byte_row(width);
+        const Matrix m{width, hidden, padded, hidden};
+        const Bytes up = bytes(values_.passing(part_tensor(b, d, "up.weight").text, true), 1, m);
+        f.shared_up = up.values;
+        f.shared_up_scale = up.scale;
+        const float* wide = values_.passing(part_tensor(b, d, "down.weight").text, true);
+        std::vector<float> by_neuron(width * hidden);
+        for (size_t i = 0; i < hidden; ++i) {
+            for (size_t n = 0; n < width; ++n)
+                by_neuron[n * hidden + i] = wide[i * width + n];
+        }
+        const Bytes down = bytes(by_neuron.data(), 1, m, true);
+        f.shared_down = down.values;
+        f.shared_down_scale = down.scale;
+        f.rotated_shared = rotation_span(width) > 1;
+        if (dense.has(part_flag::up_bias))
+            f.shared_up_bias = static_cast<const float*>(
+                matrix(part_tensor(b, d, "up.bias").text, TensorType::f32, {1, width, 1, padded}));
+        if (dense.has(part_flag::output_bias))
+            add_to_biases(part_tensor(b, d, "down.bias").text, part_tensor(b, p, "leaf.bias").text, f);
+    }
+    // f.bias, with another part's in those of its first tree.
+    void add_to_biases(const char* other, const char* own, cuda::LeafForest& f) {
+        const size_t hidden = spec_.hidden, leaves = f.trees.leaves();
+        std::vector<float> sums(f.trees.trees * leaves * hidden);
+        if (f.bias != nullptr) std::copy_n(values_.passing(own), sums.size(), sums.begin());
+        const float* added = values_.passing(other);
+        for (size_t i = 0; i < leaves * hidden; ++i)
+            sums[i] += added[i % hidden];
+        f.bias = static_cast<const float*>(uploaded(sums.data(), sums.size() * sizeof(float)));
     }
 
     cuda::NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
