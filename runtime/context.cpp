@@ -14,6 +14,10 @@
 namespace espalier {
 namespace {
 
+size_t divided(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+
 // Without a tokenizer's limit the positions bound a sequence; where those are not learned, no table in the
 // file bounds them, and a default must not ask for memory by a number that costs the file nothing.
 size_t tokens_of(const Model& model, const ContextOptions& options) {
@@ -133,14 +137,17 @@ void Context::check(const Batch& batch) const {
     }
 }
 
-// Whole sequences, as many as have at most `most` tokens together, or one.
+// Whole sequences, as many as have at most `most` tokens together, or one. Slices are nearly equal: a leaf's
+// rows are loaded for the few tokens of a small one as for many.
 size_t Context::cut_into_slices(const Batch& batch, size_t most) {
     size_t slices = 0;
     uint32_t* offsets = work_.slice_offsets;
     for (size_t first = 0; first < batch.sequences(); ++slices) {
         const uint32_t base = batch.offsets[first];
+        const size_t left = batch.tokens() - base, share = divided(left, divided(left, most));
         size_t end = first + 1;
-        while (end < batch.sequences() && batch.offsets[end + 1] - base <= most)
+        while (end < batch.sequences() && batch.offsets[end] - base < share &&
+               batch.offsets[end + 1] - base <= most)
             ++end;
         for (size_t s = first; s <= end; ++s)
             *offsets++ = batch.offsets[s] - base;
@@ -165,7 +172,6 @@ void Context::run_slice(Encoder& encoder, const Batch& batch, size_t index) {
 size_t Context::cut_for_lanes(const Batch& batch) {
     const size_t lanes = lanes_.size();
     if (lanes == 0 || batch.sequences() < lanes || observers_.any()) return 0;
-    const auto divided = [](size_t a, size_t b) { return (a + b - 1) / b; };
     const size_t rounds = divided(batch.tokens(), lanes * slice_tokens(model_));
     const size_t slices = cut_into_slices(batch, divided(batch.tokens(), lanes * rounds));
     // As run_lanes will: the next slice goes to whoever is done first.
@@ -201,8 +207,7 @@ void Context::run(const Batch& batch) {
         return;
     }
     if (const size_t slices = cut_for_lanes(batch); slices > 0) return run_lanes(batch, slices);
-    // What lies between two layers stays in the second-level cache: at 1,024 tokens of MiniLM in 8 bits a
-    // fifth of the time. Observers see a batch whole.
+    // What lies between two layers stays in the near caches. Observers see a batch whole.
     const size_t most =
         observers_.any() ? tokens_ : slice_tokens(model_) * static_cast<size_t>(shape_.threads);
     const size_t slices = cut_into_slices(batch, most);

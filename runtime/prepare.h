@@ -19,11 +19,21 @@ struct EmbeddingTable {
     const TensorView* tensor = nullptr;
     const float* scales = nullptr;  // one a row, or null
 
-    void row(const KernelTable& kernels, size_t index, float* target) const {
-        const size_t length = tensor->row_length();
-        kernels.widen(tensor->type, tensor->bytes.data() + index * length * bytes_of(tensor->type),
-                      scales != nullptr ? scales[index] : 1.0F, target, length);
+    // target: [row length], written by kernels.widen or added to by kernels.add_widened.
+    void row(WidenKernel widen, size_t index, float* target) const {
+        widen(tensor->type, begin(index), scales != nullptr ? scales[index] : 1.0F, target,
+              tensor->row_length());
     }
+    // Asks the memory for a row: those of a text lie scattered.
+    void fetch(size_t index) const {
+        const std::byte* row = begin(index);
+        for (size_t at = 0; at < row_bytes(); at += 64)
+            __builtin_prefetch(row + at);
+    }
+
+   private:
+    size_t row_bytes() const { return tensor->row_length() * bytes_of(tensor->type); }
+    const std::byte* begin(size_t index) const { return tensor->bytes.data() + index * row_bytes(); }
 };
 
 struct PreparedPart {

@@ -18,7 +18,6 @@ Widest widest_of(const Model& model, size_t tokens) {
     Widest widest;
     const ModelSpec& spec = model.spec();
     const size_t longest = std::min<size_t>(tokens, spec.max_positions);
-    widest.thread_scratch = spec.hidden * sizeof(float);  // an embedding row
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (block.qkv) {
             widest.qkv = std::max(widest.qkv, block.qkv_row_bytes());
@@ -100,8 +99,12 @@ size_t lane_bytes(const Model& model, const WorkspaceShape& shape) {
 
 }  // namespace
 
+// By the bytes of queries, keys and values, what is widest between two layers. Few tokens stay in the near
+// caches, many share what they load of a leaf: with trees of 32 leaves 512 tokens of MiniLM in float32 and
+// 1,024 in the narrower types took least, 9, 4 and 3 % less at 32 x 32 than slices of 1 MiB; of 4.6 MiB up to
+// 10 % more.
 size_t slice_tokens(const Model& model) {
-    constexpr size_t bytes = size_t{1} << 20;
+    constexpr size_t bytes = size_t{9} << 18;
     size_t widest = 1;
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (block.qkv) widest = std::max(widest, block.qkv_row_bytes());

@@ -31,5 +31,6 @@ void norm(const NormWeights& norm, const float* x, const float* residual, float*
           const RoundedRows& rounded, size_t tokens);
 void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y, float* scale);
 void widen(TensorType type, const void* source, float scale, float* target, size_t count);
+void add_widened(TensorType type, const void* source, float scale, float* target, size_t count);
 
 }  // namespace espalier::avx512

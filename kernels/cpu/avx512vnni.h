@@ -11,6 +11,8 @@ namespace espalier::avx512vnni {
 void attention_s8(const AttentionShape& shape, const uint16_t* qkv, size_t tokens, size_t head, float* out,
                   float* scratch);
 void gemm_s8(const PackedDense& dense, const GemmCall& call);
+// With AVX512_BF16 as well: queries, keys and values leave in bfloat16.
+void gemm_s8_bf16(const PackedDense& dense, const GemmCall& call);
 void leaf_forest_s8(const LeafForest& forest, const ForestCall& call);
 // With AVX512_BF16 as well: for the walk, since 8-bit values are exact in bfloat16.
 void leaf_forest_s8_bf16(const LeafForest& forest, const ForestCall& call);

@@ -44,6 +44,7 @@ constexpr KernelTable scalar_table{Isa::scalar,
                                    scalar::norm,
                                    scalar::round,
                                    scalar::widen,
+                                   scalar::add_widened,
                                    "float32",
                                    "32-bit"};
 #if defined(ESPALIER_X86)
@@ -66,6 +67,7 @@ constexpr KernelTable avx2_table{Isa::avx2,
                                  avx2::norm,
                                  avx2::round,
                                  avx2::widen,
+                                 avx2::add_widened,
                                  "float32 (vfmadd)",
                                  "16-bit (vpmaddwd)"};
 constexpr KernelTable avx512_table{Isa::avx512,
@@ -87,6 +89,7 @@ constexpr KernelTable avx512_table{Isa::avx512,
                                    avx512::norm,
                                    avx512::round,
                                    avx512::widen,
+                                   avx512::add_widened,
                                    "float32 (vfmadd)",
                                    "16-bit (vpmaddwd)"};
 
@@ -102,7 +105,7 @@ KernelTable complete_avx512_table() {
     }
     if (cpu_has_vnni()) {
         table.attention_s8 = avx512vnni::attention_s8;
-        table.gemm_s8 = avx512vnni::gemm_s8;
+        table.gemm_s8 = cpu_has_bf16() ? avx512vnni::gemm_s8_bf16 : avx512vnni::gemm_s8;
         table.leaf_forest_s8 = cpu_has_bf16() ? avx512vnni::leaf_forest_s8_bf16 : avx512vnni::leaf_forest_s8;
         table.neuron_forest_s8 = avx512vnni::neuron_forest_s8;
         table.s8_products = "quads (vpdpbusd)";
@@ -130,6 +133,7 @@ constexpr KernelTable neon_table{Isa::neon,
                                  neon::norm,
                                  neon::round,
                                  neon::widen,
+                                 neon::add_widened,
                                  "float32 (fmla)",
                                  "16-bit (smull, sadalp)"};
 

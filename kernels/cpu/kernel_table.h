@@ -26,7 +26,7 @@ struct KernelTable {
     NeuronForestKernel neuron_forest_f32, neuron_forest_bf16, neuron_forest_s8;  // by the type of the rows
     NormKernel norm;
     RoundKernel round;
-    WidenKernel widen;
+    WidenKernel widen, add_widened;
     // What bf16 and 8-bit kernels multiply with, for inspect and bench.
     const char* bf16_products;
     const char* s8_products;

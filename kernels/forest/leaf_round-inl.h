@@ -25,8 +25,8 @@ inline float round_activations(float* values, const float* shared_scale, size_t 
                                const float* leaf_scale, size_t leaf, size_t rotated_leaf, int8_t* target,
                                int32_t& sum) {
     using V = Floats<Arch>;
-    if (rotated_shared > 0) rotate_row<Arch>(values, rotated_shared, values);
-    if (rotated_leaf > 0) rotate_row<Arch>(values + shared, rotated_leaf, values + shared);
+    if (rotated_shared > 0) rotate_row<Arch>(values, rotated_shared);
+    if (rotated_leaf > 0) rotate_row<Arch>(values + shared, rotated_leaf);
     Integers<Arch> sizes(0);
     scale_values<Arch>(values, shared_scale, shared, sizes);
     scale_values<Arch>(values + shared, leaf_scale, leaf, sizes);
@@ -35,7 +35,7 @@ inline float round_activations(float* values, const float* shared_scale, size_t 
     Integers<Arch> sums(0);
     for (size_t i = 0; i < shared + leaf; i += lanes<Arch>) {
         const V value = bytes.finite ? V::load_unaligned(values + i) : V(0.0F);
-        const Integers<Arch> stored = xsimd::to_int(xsimd::nearbyint(value * steps));
+        const Integers<Arch> stored = nearest<Arch>(value * steps);
         sums = sums + stored;
         store_bytes<Arch>(stored, target + i);
     }

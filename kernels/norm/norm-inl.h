@@ -1,6 +1,7 @@
 // The norms on vectors; specification: norm_scalar.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/simd-inl.h"
@@ -20,63 +21,119 @@ template <size_t step, class Even, class Odd>
     if (i < end) even(i);
 }
 
-template <class Arch>
-inline void norm_row(const NormWeights& n, const float* x, const float* residual, float* y) {
+// A row of y on its way: x + residual, whose mean and scale are found, then normed. Each step waits for the
+// one before, so rows take them a few at a time.
+template <class Arch, bool has_bias>
+class NormRow {
+   public:
     using V = Floats<Arch>;
-    constexpr size_t w = lanes<Arch>;
-    const size_t whole = n.hidden / w * w, tail = n.hidden - whole;
-    // Two sums in turn, which hide half of an addition's latency; the next row's begin meanwhile.
-    V sum[2] = {V(0.0F), V(0.0F)};
-    const auto add = [&](size_t i, V& to) {
-        V value = V::load_unaligned(x + i);
-        if (residual != nullptr) value = value + V::load_unaligned(residual + i);
-        value.store_unaligned(y + i);
-        to = to + value;
-    };
-    in_turns<w>(
-        whole, [&](size_t i) { add(i, sum[0]); }, [&](size_t i) { add(i, sum[1]); });
-    float total = xsimd::hadd(sum[0] + sum[1]);
-    for (size_t i = whole; i < n.hidden; ++i) {
-        y[i] = residual != nullptr ? x[i] + residual[i] : x[i];
-        total += y[i];
+
+    // y = x + residual, and its mean.
+    void begin(const NormWeights& n, const float* x, const float* residual, float* y) {
+        y_ = y;
+        // Two sums in turn, which hide half of an addition's latency.
+        V sum[2] = {V(0.0F), V(0.0F)};
+        const size_t whole = n.hidden / w * w;
+        const auto add = [&](size_t i, V& to) {
+            V value = V::load_unaligned(x + i);
+            if (residual != nullptr) value = value + V::load_unaligned(residual + i);
+            value.store_unaligned(y + i);
+            to = to + value;
+        };
+        in_turns<w>(
+            whole, [&](size_t i) { add(i, sum[0]); }, [&](size_t i) { add(i, sum[1]); });
+        float total = xsimd::hadd(sum[0] + sum[1]);
+        for (size_t i = whole; i < n.hidden; ++i) {
+            y[i] = residual != nullptr ? x[i] + residual[i] : x[i];
+            total += y[i];
+        }
+        mean_ = n.rms ? 0.0F : total / static_cast<float>(n.hidden);
     }
-    const float mean = n.rms ? 0.0F : total / static_cast<float>(n.hidden);
-    V squares[2] = {V(0.0F), V(0.0F)};
-    const auto add_square = [&](size_t i, V& to) {
-        const V centred = V::load_unaligned(y + i) - V(mean);
-        to = xsimd::fma(centred, centred, to);
-    };
-    in_turns<w>(
-        whole, [&](size_t i) { add_square(i, squares[0]); }, [&](size_t i) { add_square(i, squares[1]); });
-    float variance = xsimd::hadd(squares[0] + squares[1]);
-    for (size_t i = whole; i < n.hidden; ++i)
-        variance += (y[i] - mean) * (y[i] - mean);
-    const float scale = 1.0F / std::sqrt(variance / static_cast<float>(n.hidden) + n.epsilon);
-    const auto finish = [&](V value, V weight, V bias) {
-        return xsimd::fma((value - V(mean)) * V(scale), weight, bias);
-    };
-    for (size_t i = 0; i < whole; i += w) {
-        const V bias = n.bias != nullptr ? V::load_unaligned(n.bias + i) : V(0.0F);
-        finish(V::load_unaligned(y + i), V::load_unaligned(n.weight + i), bias).store_unaligned(y + i);
+
+    void find_scale(const NormWeights& n) {
+        const size_t whole = n.hidden / w * w;
+        const V mean(mean_);
+        V squares[2] = {V(0.0F), V(0.0F)};
+        const auto add_square = [&](size_t i, V& to) {
+            const V centred = V::load_unaligned(y_ + i) - mean;
+            to = xsimd::fma(centred, centred, to);
+        };
+        in_turns<w>(
+            whole, [&](size_t i) { add_square(i, squares[0]); },
+            [&](size_t i) { add_square(i, squares[1]); });
+        float variance = xsimd::hadd(squares[0] + squares[1]);
+        for (size_t i = whole; i < n.hidden; ++i)
+            variance += (y_[i] - mean_) * (y_[i] - mean_);
+        scale_ = 1.0F / std::sqrt(variance / static_cast<float>(n.hidden) + n.epsilon);
     }
-    if (tail == 0) return;
-    const V bias = n.bias != nullptr ? load_partial<Arch>(n.bias + whole, tail) : V(0.0F);
-    store_partial<Arch>(
-        y + whole,
-        finish(load_partial<Arch>(y + whole, tail), load_partial<Arch>(n.weight + whole, tail), bias), tail);
+
+    // What turns y's vector from i on into what it shall be, and gives it.
+    [[gnu::always_inline]] auto finisher(const NormWeights& n) const {
+        return [ y = y_, weight = n.weight, bias = n.bias, mean = V(mean_), scale = V(scale_) ](size_t i)
+            __attribute__((always_inline)) {
+            const V value =
+                xsimd::fma((V::load_unaligned(y + i) - mean) * scale, V::load_unaligned(weight + i),
+                           has_bias ? V::load_unaligned(bias + i) : V(0.0F));
+            value.store_unaligned(y + i);
+            return value;
+        };
+    }
+
+    void finish(const NormWeights& n) const {
+        const auto finish_vector = finisher(n);
+        const size_t whole = n.hidden / w * w, tail = n.hidden - whole;
+        for (size_t i = 0; i < whole; i += w)
+            finish_vector(i);
+        if (tail == 0) return;
+        const V bias = has_bias ? load_partial<Arch>(n.bias + whole, tail) : V(0.0F);
+        const V centred = load_partial<Arch>(y_ + whole, tail) - V(mean_);
+        store_partial<Arch>(y_ + whole,
+                            xsimd::fma(centred * V(scale_), load_partial<Arch>(n.weight + whole, tail), bias),
+                            tail);
+    }
+
+   private:
+    static constexpr size_t w = lanes<Arch>;
+    float* y_;
+    float mean_, scale_;
+};
+
+template <class Arch, bool has_bias>
+inline void norm_rows_as(const NormWeights& n, const float* x, const float* residual, float* y,
+                         const RoundedRows& rounded, size_t tokens) {
+    const bool turns = rounded.type == TensorType::s8 && rotation_span(n.hidden) > 1;
+    RotatedRows<Arch> turned(turns ? n.hidden : rotation_limit);
+    const size_t at_once = turns ? turned.at_once() : turned.most;
+    NormRow<Arch, has_bias> row[turned.most];
+    for (size_t first = 0; first < tokens; first += at_once) {
+        const size_t count = std::min(at_once, tokens - first), start = first * n.hidden;
+        for (size_t r = 0; r < count; ++r) {
+            const size_t at = start + r * n.hidden;
+            row[r].begin(n, x + at, residual != nullptr ? residual + at : nullptr, y + at);
+        }
+        for (size_t r = 0; r < count; ++r)
+            row[r].find_scale(n);
+        std::byte* bytes = rounded.rows + start * bytes_of(rounded.type);
+        if (turns) {
+            // On the way out of the registers that it is normed in.
+            for (size_t r = 0; r < count; ++r)
+                turned.turn(r, row[r].finisher(n));
+            turned.store(count, reinterpret_cast<int8_t*>(bytes), rounded.scale + first);
+            continue;
+        }
+        for (size_t r = 0; r < count; ++r)
+            row[r].finish(n);
+        if (rounded.type != TensorType::f32)
+            round_rows<Arch>(rounded.type, false, y + start, count, n.hidden, bytes,
+                             rounded.type == TensorType::s8 ? rounded.scale + first : nullptr);
+    }
 }
 
 template <class Arch>
 inline void norm_rows(const NormWeights& n, const float* x, const float* residual, float* y,
                       const RoundedRows& rounded, size_t tokens) {
-    for (size_t t = 0; t < tokens; ++t) {
-        float* row = y + t * n.hidden;
-        norm_row<Arch>(n, x + t * n.hidden, residual != nullptr ? residual + t * n.hidden : nullptr, row);
-        if (rounded.type != TensorType::f32)
-            round_row<Arch>(rounded.type, true, row, n.hidden,
-                            rounded.rows + t * n.hidden * bytes_of(rounded.type),
-                            rounded.type == TensorType::s8 ? rounded.scale + t : nullptr);
-    }
+    const auto run = n.bias != nullptr ? norm_rows_as<Arch, true> : norm_rows_as<Arch, false>;
+    run(n, x, residual, y, rounded, tokens);
 }
 
 }  // namespace

@@ -10,7 +10,8 @@
 
 namespace espalier {
 
-// source: [count] of a type with numbers (f32, f16, bf16, s8); target: [count] float32. s8: times `scale`.
+// source: [count] of a type with numbers (f32, f16, bf16, s8); target: [count] float32, written or added to.
+// s8: times `scale`.
 using WidenKernel = void (*)(TensorType type, const void* source, float scale, float* target, size_t count);
 
 // Float32 to bf16 (to nearest even) or s8. x: [rows, columns]; y: as many of that type; scale: [rows],

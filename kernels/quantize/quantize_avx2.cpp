@@ -21,17 +21,29 @@ __m256 load8(TensorType type, const void* source, size_t i, __m256 scale) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16));
 }
 
-}  // namespace
-
-void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
+// target = or += the numbers.
+template <bool add>
+void widen_to(TensorType type, const void* source, float scale, float* target, size_t count) {
     size_t i = 0;
     if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
         const __m256 scales = _mm256_set1_ps(scale);
-        for (; i + 8 <= count; i += 8)
-            _mm256_storeu_ps(target + i, load8(type, source, i, scales));
+        for (; i + 8 <= count; i += 8) {
+            __m256 values = load8(type, source, i, scales);
+            if constexpr (add) values = _mm256_add_ps(_mm256_loadu_ps(target + i), values);
+            _mm256_storeu_ps(target + i, values);
+        }
     }
     const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
-    scalar::widen(type, rest, scale, target + i, count - i);
+    (add ? scalar::add_widened : scalar::widen)(type, rest, scale, target + i, count - i);
+}
+
+}  // namespace
+
+void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
+    widen_to<false>(type, source, scale, target, count);
+}
+void add_widened(TensorType type, const void* source, float scale, float* target, size_t count) {
+    widen_to<true>(type, source, scale, target, count);
 }
 
 void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,

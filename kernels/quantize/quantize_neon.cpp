@@ -18,16 +18,28 @@ float32x4_t load4(TensorType type, const void* source, size_t i, float scale) {
     return vmulq_n_f32(vcvtq_f32_s32(vld1q_s32(values)), scale);
 }
 
+// target = or += the numbers.
+template <bool add>
+void widen_to(TensorType type, const void* source, float scale, float* target, size_t count) {
+    size_t i = 0;
+    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
+        for (; i + 4 <= count; i += 4) {
+            float32x4_t values = load4(type, source, i, scale);
+            if constexpr (add) values = vaddq_f32(vld1q_f32(target + i), values);
+            vst1q_f32(target + i, values);
+        }
+    }
+    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
+    (add ? scalar::add_widened : scalar::widen)(type, rest, scale, target + i, count - i);
+}
+
 }  // namespace
 
 void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
-    size_t i = 0;
-    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
-        for (; i + 4 <= count; i += 4)
-            vst1q_f32(target + i, load4(type, source, i, scale));
-    }
-    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
-    scalar::widen(type, rest, scale, target + i, count - i);
+    widen_to<false>(type, source, scale, target, count);
+}
+void add_widened(TensorType type, const void* source, float scale, float* target, size_t count) {
+    widen_to<true>(type, source, scale, target, count);
 }
 
 void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,

@@ -71,27 +71,35 @@ void rotate(double* values, size_t count, size_t width) {
 
 namespace espalier::scalar {
 
-void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
-    for (size_t i = 0; i < count; ++i) {
-        switch (type) {
-            case TensorType::f32:
-                target[i] = static_cast<const float*>(source)[i];
-                break;
-            case TensorType::f16:
-                target[i] = float_from_half(static_cast<const uint16_t*>(source)[i]);
-                break;
-            case TensorType::bf16:
-                target[i] = float_from_bfloat(static_cast<const uint16_t*>(source)[i]);
-                break;
-            case TensorType::s8:
-                target[i] = scale * static_cast<float>(static_cast<const int8_t*>(source)[i]);
-                break;
-            case TensorType::u8:
-            case TensorType::u32:
-                target[i] = 0;
-                break;  // no numbers: the reader refuses them as weights
-        }
+namespace {
+
+float widened(TensorType type, const void* source, float scale, size_t i) {
+    switch (type) {
+        case TensorType::f32:
+            return static_cast<const float*>(source)[i];
+        case TensorType::f16:
+            return float_from_half(static_cast<const uint16_t*>(source)[i]);
+        case TensorType::bf16:
+            return float_from_bfloat(static_cast<const uint16_t*>(source)[i]);
+        case TensorType::s8:
+            return scale * static_cast<float>(static_cast<const int8_t*>(source)[i]);
+        case TensorType::u8:
+        case TensorType::u32:
+            break;  // no numbers: the reader refuses them as weights
     }
+    return 0;
+}
+
+}  // namespace
+
+void widen(TensorType type, const void* source, float scale, float* target, size_t count) {
+    for (size_t i = 0; i < count; ++i)
+        target[i] = widened(type, source, scale, i);
+}
+
+void add_widened(TensorType type, const void* source, float scale, float* target, size_t count) {
+    for (size_t i = 0; i < count; ++i)
+        target[i] += widened(type, source, scale, i);
 }
 
 void round(TensorType type, bool rotated, const float* x, size_t rows, size_t columns, void* y,

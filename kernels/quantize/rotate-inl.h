@@ -7,18 +7,26 @@
 namespace espalier {
 namespace {
 
-// Hadamard matrices over the blocks. y may be x.
-template <class Arch, size_t span>
-inline void rotate_blocks(const float* x, size_t count, float* y) {
+// Sizes of numbers as bits, whose order is theirs: NaN is above infinity there, and that above all numbers.
+template <class Arch>
+[[gnu::always_inline]] inline Integers<Arch> size_bits(Floats<Arch> values) {
+    return same_bits<Integers<Arch>>(values) & Integers<Arch>(0x7fffffff);
+}
+
+// Hadamard matrices over the blocks of a row of which value(i) is the vector from i on, asked once for each
+// and before its y is written. is_last: no reflection follows, and the answer is as of rotate_values.
+template <class Arch, size_t span, bool is_last, class Value>
+[[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
     using V = Floats<Arch>;
     // 1 / sqrt(span)
     const V scale(span == 16 ? 0.25F : span == 8 ? 0.353553391F : span == 4 ? 0.5F : 0.707106781F);
+    Integers<Arch> sizes(0);
     for (size_t start = 0; start < count; start += rotation_step * span) {
         for (size_t lane = start; lane < start + rotation_step; lane += lanes<Arch>) {
             V v[span];
 #pragma GCC unroll 16
             for (size_t i = 0; i < span; ++i)
-                v[i] = V::load_unaligned(x + lane + i * rotation_step);
+                v[i] = value(lane + i * rotation_step);
 #pragma GCC unroll 4
             for (size_t half = 1; half < span; half *= 2) {
 #pragma GCC unroll 16
@@ -30,41 +38,67 @@ inline void rotate_blocks(const float* x, size_t count, float* y) {
                 }
             }
 #pragma GCC unroll 16
-            for (size_t i = 0; i < span; ++i)
-                (v[i] * scale).store_unaligned(y + lane + i * rotation_step);
+            for (size_t i = 0; i < span; ++i) {
+                const V mixed = v[i] * scale;
+                mixed.store_unaligned(y + lane + i * rotation_step);
+                if constexpr (is_last) sizes = xsimd::max(sizes, size_bits<Arch>(mixed));
+            }
         }
     }
+    return sizes;
 }
 
-// A row for which rotation_span is more than 1. y may be x.
-template <class Arch>
-inline void rotate_row(const float* x, size_t count, float* y) {
+// x - 2 * (mean over the blocks), in place. known: how many blocks there are, so that they stay in registers;
+// 0: any number.
+template <class Arch, size_t known>
+inline Integers<Arch> reflect_blocks(float* y, size_t block, size_t any) {
     using V = Floats<Arch>;
-    const size_t span = rotation_span(count), blocks = rotation_blocks(count), block = rotation_step * span;
-    switch (span) {
-        case 16:
-            rotate_blocks<Arch, 16>(x, count, y);
-            break;
-        case 8:
-            rotate_blocks<Arch, 8>(x, count, y);
-            break;
-        case 4:
-            rotate_blocks<Arch, 4>(x, count, y);
-            break;
-        default:
-            rotate_blocks<Arch, 2>(x, count, y);
-            break;
-    }
-    if (blocks == 1) return;
+    const size_t blocks = known > 0 ? known : any;
     const V share(2.0F / static_cast<float>(blocks));
+    Integers<Arch> sizes(0);
     for (size_t lane = 0; lane < block; lane += lanes<Arch>) {
         V sum = V::load_unaligned(y + lane);
         for (size_t b = 1; b < blocks; ++b)
             sum = sum + V::load_unaligned(y + b * block + lane);
         sum = sum * share;
-        for (size_t b = 0; b < blocks; ++b)
-            (V::load_unaligned(y + b * block + lane) - sum).store_unaligned(y + b * block + lane);
+        for (size_t b = 0; b < blocks; ++b) {
+            const V turned = V::load_unaligned(y + b * block + lane) - sum;
+            turned.store_unaligned(y + b * block + lane);
+            sizes = xsimd::max(sizes, size_bits<Arch>(turned));
+        }
     }
+    return sizes;
+}
+
+template <class Arch, bool is_last, class Value>
+[[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
+    switch (rotation_span(count)) {
+        case 16:
+            return mix_blocks<Arch, 16, is_last>(value, count, y);
+        case 8:
+            return mix_blocks<Arch, 8, is_last>(value, count, y);
+        case 4:
+            return mix_blocks<Arch, 4, is_last>(value, count, y);
+        default:
+            return mix_blocks<Arch, 2, is_last>(value, count, y);
+    }
+}
+
+// y: the row of which value(i) is the vector from i on, turned; rotation_span(count) is more than 1. The
+// answer: the bits of y's largest sizes, lane by lane.
+template <class Arch, class Value>
+[[gnu::always_inline]] inline Integers<Arch> rotate_values(const Value& value, size_t count, float* y) {
+    const size_t blocks = rotation_blocks(count), block = rotation_step * rotation_span(count);
+    if (blocks == 1) return mix_blocks<Arch, true>(value, count, y);
+    mix_blocks<Arch, false>(value, count, y);
+    if (blocks == 3) return reflect_blocks<Arch, 3>(y, block, blocks);  // hidden 384 and 768
+    return reflect_blocks<Arch, 0>(y, block, blocks);
+}
+
+// In place.
+template <class Arch>
+inline void rotate_row(float* y, size_t count) {
+    rotate_values<Arch>([y](size_t i) { return Floats<Arch>::load_unaligned(y + i); }, count, y);
 }
 
 }  // namespace
