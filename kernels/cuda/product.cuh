@@ -118,11 +118,32 @@ struct Product {
             __syncthreads();
             if constexpr (Stages > 1) fetch(c + ahead, next);
             next = next + 1 == Stages ? 0 : next + 1;
-            multiply(memory + stage * stage_values);
+            multiply<chunk>(memory + stage * stage_values, memory + stage * stage_values + left_values);
             stage = stage + 1 == Stages ? 0 : stage + 1;
         }
         __pipeline_wait_prior(0);
         __syncthreads();  // the stages may be written again
+    }
+
+    // One product of what lies in shared memory as add() lays it out: the left rows, and the right factor up
+    // to `depth`.
+    template <uint32_t depth>
+    __device__ void multiply(const bf16* left, const bf16* right) {
+        const bf16* a = left + first_row() * chunk;
+        const bf16* b = right + (by_column ? first_column() * chunk : 0);
+        // The next pieces come while these are multiplied.
+        Pieces pieces[2];
+        load(pieces[0], a, b, 0);
+#pragma unroll
+        for (uint32_t k = 0; k < depth; k += 16) {
+            const Pieces& now = pieces[k / 16 % 2];
+            if (k + 16 < depth) load(pieces[(k / 16 + 1) % 2], a, b, k + 16);
+#pragma unroll
+            for (uint32_t j = 0; j < fragments_n; ++j)
+#pragma unroll
+                for (uint32_t i = 0; i < fragments_m; ++i)
+                    sums[i][j].add(now.left[i], now.right[j]);
+        }
     }
 
     // To rows of sum_stride; the block waits for it.
@@ -222,23 +243,6 @@ struct Product {
                 const uint32_t piece = (first_column() + 16 * j) / 8 + lane / 16;
                 p.right[j] = load_four<true>(b + (k + lane % 16) * right_width + (piece ^ turn) * 8);
             }
-        }
-    }
-    // The next pieces come while these are multiplied.
-    __device__ void multiply(const bf16* stage) {
-        const bf16* a = stage + first_row() * chunk;
-        const bf16* b = stage + left_values + (by_column ? first_column() * chunk : 0);
-        Pieces pieces[2];
-        load(pieces[0], a, b, 0);
-#pragma unroll
-        for (uint32_t k = 0; k < chunk; k += 16) {
-            const Pieces& now = pieces[k / 16 % 2];
-            if (k + 16 < chunk) load(pieces[(k / 16 + 1) % 2], a, b, k + 16);
-#pragma unroll
-            for (uint32_t j = 0; j < fragments_n; ++j)
-#pragma unroll
-                for (uint32_t i = 0; i < fragments_m; ++i)
-                    sums[i][j].add(now.left[i], now.right[j]);
         }
     }
 };
