@@ -24,22 +24,25 @@ for test in encoder_cuda_test lost_device_test device_test; do
 done
 command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer: memcheck and racecheck are skipped"; exit $failed; }
 
-# One case under one tool. A comma parts patterns of doctest.
+# One case under one tool. A comma parts patterns of doctest. Hazards that racecheck sees within cuBLAS's own
+# kernels, which wait for copies in ways that it does not know, are counted and no failure; kernels cannot be
+# left out, since the sanitizer then fails.
 sanitize() {
-    local tool=$1 name=$2 start=$SECONDS result
-    local log="$logs/$tool-${name//[^a-z0-9]/_}.txt"
+    local tool=$1 name=$2 start=$SECONDS status result=clean theirs
+    local log="$logs/$tool-${name//[^A-Za-z0-9]/_}.txt"
     # A cudaMalloc that fails is what some cases ask for: what the API answers is theirs to look at.
-    local options=(--tool "$tool" --print-limit 20)
-    [ "$tool" = racecheck ] || options+=(--report-api-errors no)
+    local options=(--tool "$tool" --print-limit 1000)
+    [ "$tool" = racecheck ] || options+=(--report-api-errors no --error-exitcode 9)
     [ "$tool" = memcheck ] || export ESPALIER_BRIEF_TESTS=1
-    OMP_NUM_THREADS=1 timeout "$limit" compute-sanitizer "${options[@]}" --error-exitcode 9 "$tests" --test-case="${name//,/?}" >"$log" 2>&1
-    result=$?
-    case $result in
-        0) result=clean ;;
-        124) result="NOT DONE in $limit s" ;;
-        *) result="FAILED ($result), see $log" ;;
-    esac
-    printf '%s\t%s\t%d s\t%s\t%s\n' "$tool" "$result" $((SECONDS - start)) "$name" "$(grep -h 'SUMMARY' "$log" | tail -1)"
+    timeout "$limit" compute-sanitizer "${options[@]}" "$tests" --test-case="${name//,/?}" >"$log" 2>&1
+    status=$?
+    theirs=$(grep 'Race reported' "$log" | grep -vc espalier)
+    if [ $status -eq 124 ]; then
+        result="NOT DONE in $limit s"
+    elif [ $status -ne 0 ] || ! grep -q 'SUMMARY' "$log" || grep -q 'Race reported.*espalier\|Sanitizer Error' "$log"; then
+        result="FAILED ($status), see $log"
+    fi
+    printf '%s\t%s\t%d s\t%s\t%s\n' "$tool" "$result" $((SECONDS - start)) "$name" "$([ "$theirs" -eq 0 ] || echo "$theirs in cuBLAS's kernels")"
     [ "$result" = clean ]
 }
 export -f sanitize
