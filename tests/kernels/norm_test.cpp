@@ -2,6 +2,7 @@
 #include "kernels/norm/norm.h"
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/scalar.h"
 #include "tests/kernels/support.h"
 
 namespace {
@@ -116,6 +117,48 @@ TEST_CASE("norms in place, of either operand, have the same bits") {
             Buffer<float> row(hidden);
             norm(f.norm, f.x.data() + 3 * hidden, f.residual.data() + 3 * hidden, row.data(), {}, 1);
             CHECK(same_bits(row.data(), apart.data() + 3 * hidden, hidden));
+        }
+    }
+}
+
+// Rows are turned and rounded a few at a time, on their way out of the norm: as round() has them of y, and as
+// its specification has them, one by one.
+void compare_rounded(Isa isa, const Fixture& f, size_t hidden, size_t tokens) {
+    CAPTURE(hidden);
+    CAPTURE(tokens);
+    const KernelTable& table = kernel_table(isa);
+    for (const TensorType type : {TensorType::bf16, TensorType::s8}) {
+        const size_t bytes = tokens * hidden * bytes_of(type);
+        Buffer<std::byte> beside(bytes), apart(bytes), specified(bytes);
+        Buffer<float> y(tokens * hidden), beside_scale(tokens), apart_scale(tokens), specified_scale(tokens);
+        table.norm(f.norm, f.x.data(), f.residual.data(), y.data(),
+                   {type, beside.data(), type == TensorType::s8 ? beside_scale.data() : nullptr}, tokens);
+        table.round(type, true, y.data(), tokens, hidden, apart.data(), apart_scale.data());
+        scalar::round(type, true, y.data(), tokens, hidden, specified.data(), specified_scale.data());
+        CHECK(std::equal(beside.begin(), beside.end(), apart.begin()));
+        CHECK(std::equal(beside.begin(), beside.end(), specified.begin()));
+        for (size_t t = 0; t < tokens && type == TensorType::s8; ++t) {
+            const float expected = specified_scale[t];
+            for (const float found : {beside_scale[t], apart_scale[t]})
+                CHECK((found == expected || (std::isnan(found) && std::isnan(expected))));
+        }
+        CHECK((beside.intact() && apart.intact() && y.intact() && beside_scale.intact()));
+    }
+}
+
+TEST_CASE("rows that are rounded beside are those of y, whatever their number and length") {
+    Random random(44);
+    for (const size_t hidden : {1, 16, 32, 45, 64, 96, 128, 384, 400, 768, 1024, 1536, 2304, 4096, 4128}) {
+        Fixture f(hidden, 9, 0.5F, random);
+        for (const bool bias : {true, false}) {
+            f.norm.bias = bias ? f.bias.data() : nullptr;
+            f.norm.rms = !bias;
+            for (const Isa isa : available_isas()) {
+                CAPTURE(named(isa));
+                for (const size_t tokens : {1, 4, 5, 9})
+                    compare_rounded(isa, f, hidden, tokens);
+            }
+            f.x[hidden * 3 + hidden / 2] = bias ? NAN : INFINITY;
         }
     }
 }

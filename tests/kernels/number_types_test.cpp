@@ -142,6 +142,21 @@ TEST_CASE("widening is exact and alike on every instruction set, at every count"
                 REQUIRE(out[i] == 0.37F * static_cast<float>(bytes[i]));
             widen(TensorType::f32, floats.data(), 7, out.data(), count);
             CHECK(same_bits(out.data(), floats.data(), count));
+            const WidenKernel add = kernel_table(isa).add_widened;
+            const auto adds = [&](TensorType type, const void* source, const auto& number) {
+                std::copy(floats.begin(), floats.end(), out.begin());
+                add(type, source, 0.37F, out.data(), count);
+                for (size_t i = 0; i < count; ++i)
+                    REQUIRE(out[i] == floats[i] + number(i));
+            };
+            adds(TensorType::f16, halves.data(), [&](size_t i) { return float_from_half(halves[i]); });
+            adds(TensorType::bf16, halves.data(), [&](size_t i) { return float_from_bfloat(halves[i]); });
+            // Not fused: the number is rounded before it is added.
+            adds(TensorType::s8, bytes.data(), [&](size_t i) {
+                const volatile float value = 0.37F * static_cast<float>(bytes[i]);
+                return static_cast<float>(value);
+            });
+            adds(TensorType::f32, floats.data(), [&](size_t i) { return floats[i]; });
             CHECK((out.intact() && halves.intact() && bytes.intact() && floats.intact()));
         }
     }
