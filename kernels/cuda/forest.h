@@ -28,8 +28,11 @@ struct Trees {
     Activation activation = Activation::gelu_erf;
     TensorType rows = TensorType::f32;  // of nodes and of x
     const void* nodes = nullptr;        // [trees, 2^levels - 1, hidden]
-    const float* offset = nullptr;      // [trees, 2^levels - 1] added to the product, or null
-    const float* scale = nullptr;       // [trees, 2^levels - 1] of 8-bit nodes
+    // Gated neurons, of float32 and bfloat16: as nodes. A neuron then gives act(gate) * node.
+    const void* gates = nullptr;
+    bool routes_on_gate = false;
+    const float* offset = nullptr;  // [trees, 2^levels - 1] added to the product, or null
+    const float* scale = nullptr;   // [trees, 2^levels - 1] of 8-bit nodes
 
     size_t nodes_per_tree() const { return (size_t{1} << levels) - 1; }
     // Choices that a walk makes.

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/byte_products.h"
+#include "kernels/cuda/cached_attention.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
@@ -26,20 +27,23 @@ void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
         throw Error(Status::unsupported, "%s: %s do not run on a GPU in this version", model.file().source(),
                     what);
     };
-    if (spec.family != Family::encoder) refuse("decoders");
+    const bool decodes = spec.family == Family::decoder, is_8bit = model.precision() == TensorType::s8;
+    if (decodes && is_8bit) refuse("decoders in 8 bits");
     if (model.precision() != TensorType::f32 && !device.has_bf16_products())
         throw Error(Status::unsupported, "cuda: %s: %s needs compute capability 8.0, found %d.%d (f32 runs)",
                     device.name, name_of(model.precision()), device.major, device.minor);
     if (spec.hidden % cuda::hidden_multiple != 0) refuse("hidden sizes that are no multiple of 8");
     if (spec.hidden > widest_norm) refuse("hidden sizes above 4096");
     for (const BlockSpec& block : spec.blocks) {
+        const size_t widest = decodes ? cuda::widest_cached_head : cuda::widest_head;
         if (block.has(block_flag::attention) &&
-            (block.head_dimension > cuda::widest_head || block.head_dimension % cuda::head_multiple != 0))
-            refuse("attention heads that are wider than 64 or no multiple of 8");
+            (block.head_dimension > widest || block.head_dimension % cuda::head_multiple != 0))
+            refuse(decodes ? "attention heads of a decoder that are wider than 128 or no multiple of 8"
+                           : "attention heads that are wider than 64 or no multiple of 8");
         for (const PartSpec& part : spec.parts_of(block)) {
-            if (part.has(part_flag::gated)) refuse("gated parts");
-            if (model.precision() == TensorType::s8 &&
-                std::max(part.width, part.leaf_width) > cuda::widest_rounded_row)
+            if (part.has(part_flag::gated) && part.kind == PartKind::leaf_forest) refuse("gated leaves");
+            if (part.has(part_flag::gated) && is_8bit) refuse("gated parts in 8 bits");
+            if (is_8bit && std::max(part.width, part.leaf_width) > cuda::widest_rounded_row)
                 refuse("parts wider than 12288 in 8 bits");
             if (part.depth > deepest_tree) refuse("trees of a depth above 20");
         }
@@ -77,6 +81,7 @@ class CudaUpload {
         if (spec_.has(model_flag::final_norm)) t.final_norm_ = norm("final_norm");
         for (size_t b = 0; b < spec_.blocks.size(); ++b)
             t.blocks_.push_back(block(b));
+        if (spec_.family == Family::decoder) t.output_ = output();
         values_.release();
         cuda::check(cudaDeviceSynchronize(), "copying weights");
     }
@@ -214,6 +219,43 @@ class CudaUpload {
         return layer;
     }
 
+    CudaDense output() {
+        const char* name = spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight";
+        const size_t hidden = spec_.hidden, rows = spec_.vocabulary,
+                     padded = round_up(rows, cuda::hidden_multiple);
+        if (name == std::string_view("embeddings.word") && model_.precision() == TensorType::f32 &&
+            padded == rows) {
+            CudaDense layer;
+            layer.shape = {hidden, rows, TensorType::f32, TensorType::f32, Activation::none, false};
+            layer.weight = target_.embeddings_.words;
+            return layer;
+        }
+        return dense(name, nullptr, {rows, hidden, padded, hidden}, Activation::none, TensorType::f32);
+    }
+
+    // [2 padded, hidden]: gates, and behind them what they are multiplied with.
+    CudaDense gates(size_t b, size_t p, const PartSpec& spec, size_t padded) {
+        const size_t hidden = spec_.hidden, half = padded * hidden;
+        const TensorType type = model_.precision();
+        CudaDense layer;
+        layer.shape = {hidden, 2 * padded, type, type, Activation::none, false};
+        padded_.assign(2 * half, 0.0F);
+        std::copy_n(values_.passing(part_tensor(b, p, "gate.weight").text), spec.width * hidden,
+                    padded_.data());
+        std::copy_n(values_.passing(part_tensor(b, p, "up.weight").text), spec.width * hidden,
+                    padded_.data() + half);
+        layer.weight = rounded(padded_.data(), 2 * padded, hidden, type);
+        if (!spec.has(part_flag::gate_bias) && !spec.has(part_flag::up_bias)) return layer;
+        padded_.assign(2 * padded, 0.0F);
+        if (spec.has(part_flag::gate_bias))
+            std::copy_n(values_.passing(part_tensor(b, p, "gate.bias").text), spec.width, padded_.data());
+        if (spec.has(part_flag::up_bias))
+            std::copy_n(values_.passing(part_tensor(b, p, "up.bias").text), spec.width,
+                        padded_.data() + padded);
+        layer.bias = rounded(padded_.data(), 1, 2 * padded, type);
+        return layer;
+    }
+
     CudaBlock block(size_t b) {
         CudaBlock out;
         const BlockSpec& spec = spec_.blocks[b];
@@ -225,7 +267,8 @@ class CudaUpload {
             const size_t qkv = spec.qkv_width(), query = spec.query_width();
             out.qkv = dense(name("qkv.weight").text,
                             spec.has(block_flag::qkv_bias) ? name("qkv.bias").text : nullptr,
-                            {qkv, hidden, qkv, hidden}, Activation::none, narrow());
+                            {qkv, hidden, qkv, hidden}, Activation::none,
+                            spec_.family == Family::decoder ? TensorType::f32 : narrow());
             out.attention_out = dense(name("out.weight").text,
                                       spec.has(block_flag::output_bias) ? name("out.bias").text : nullptr,
                                       {hidden, query, hidden, query}, Activation::none,
@@ -269,9 +312,11 @@ class CudaUpload {
             // In 8 bits a row of activations is rounded with one scale, of what they were exactly.
             const TensorType between = is_8bit() ? TensorType::f32 : model_.precision();
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
-            out.up = dense(part_tensor(b, p, "up.weight").text,
-                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
-                           {width, hidden, padded, hidden}, spec.activation, between);
+            out.up = spec.has(part_flag::gated)
+                         ? gates(b, p, spec, padded)
+                         : dense(part_tensor(b, p, "up.weight").text,
+                                 spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
+                                 {width, hidden, padded, hidden}, spec.activation, between);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
                              {hidden, width, hidden, padded}, Activation::none, output);
@@ -411,6 +456,10 @@ class CudaUpload {
             f.out_scale = out.scale;
         } else {
             f.trees.nodes = rows(part_tensor(b, p, "in.weight").text, f.trees.rows);
+            if (spec.has(part_flag::gated)) {
+                f.trees.gates = rows(part_tensor(b, p, "gate.weight").text, f.trees.rows);
+                f.trees.routes_on_gate = spec.routes_on == RoutesOn::gate;
+            }
             f.out = rows(part_tensor(b, p, "out.weight").text, f.trees.rows);
         }
         f.trees.offset = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);
