@@ -7,6 +7,7 @@
 #include "kernels/cpu/parallel.h"
 #include "runtime/block_loop.h"
 #include "runtime/kv_cache.h"
+#include "runtime/leaf_split.h"
 
 namespace espalier {
 namespace {
@@ -241,27 +242,52 @@ Encoder::Rows Encoder::gated(const PreparedPart& part, const std::byte* x, const
     return rounded(inner, count, part.spec->width, work_.inner_rounded, work_.inner_rounded_scale);
 }
 
-void Encoder::forest(const PreparedPart& part, const Rows& input, bool accumulate) {
-    const size_t hidden = model_.spec().hidden, trees = part.spec->trees,
-                 row_bytes = hidden * bytes_of(model_.precision());
+// Tokens from `begin` to `end`.
+ForestCall Encoder::forest_call(const PreparedPart& part, const Rows& input, bool accumulate, size_t begin,
+                                size_t end, int thread) const {
+    const size_t hidden = model_.spec().hidden, trees = part.spec->trees;
     const ForestRoutes& routes = routes_[part.forest];
-    parallel_for(threads_, tokens_, forest_grain, [&](size_t begin, size_t end, int thread) {
-        std::byte* scratch = work_.thread_scratch + static_cast<size_t>(thread) * work_.thread_scratch_bytes;
-        ForestCall call;
-        call.x = static_cast<const std::byte*>(input.values) + begin * row_bytes;
-        call.x_scale = input.scale != nullptr ? input.scale + begin : nullptr;
-        if (part.spec->kind == PartKind::leaf_forest && input.exact != nullptr)
-            call.walk_x = input.exact + begin * hidden;
-        call.tokens = end - begin;
-        call.y = work_.y + begin * hidden;
-        call.accumulate = accumulate;
-        call.routes = {routes.leaf + (base_ + begin) * trees, routes.margin + (base_ + begin) * trees};
-        call.scratch = scratch;
-        if (part.spec->kind == PartKind::leaf_forest) {
-            model_.kernels().leaf_forest(part.leaf_forest.rows)(part.leaf_forest, call);
-        } else {
-            model_.kernels().neuron_forest(part.neuron_forest.rows)(part.neuron_forest, call);
-        }
+    ForestCall call;
+    call.x = static_cast<const std::byte*>(input.values) + begin * hidden * bytes_of(model_.precision());
+    call.x_scale = input.scale != nullptr ? input.scale + begin : nullptr;
+    if (part.spec->kind == PartKind::leaf_forest && input.exact != nullptr)
+        call.walk_x = input.exact + begin * hidden;
+    call.tokens = end - begin;
+    call.y = work_.y + begin * hidden;
+    call.accumulate = accumulate;
+    call.routes = {routes.leaf + (base_ + begin) * trees, routes.margin + (base_ + begin) * trees};
+    call.scratch = work_.thread_scratch + static_cast<size_t>(thread) * work_.thread_scratch_bytes;
+    return call;
+}
+
+void Encoder::forest(const PreparedPart& part, const Rows& input, bool accumulate) {
+    if (part.spec->kind == PartKind::neuron_forest) {
+        const auto kernel = model_.kernels().neuron_forest(part.neuron_forest.rows);
+        return parallel_for(threads_, tokens_, forest_grain, [&](size_t begin, size_t end, int thread) {
+            kernel(part.neuron_forest, forest_call(part, input, accumulate, begin, end, thread));
+        });
+    }
+    const auto kernel = model_.kernels().leaf_forest(part.leaf_forest.rows);
+    const bool shares = threads_ > 1 && part.spec->trees == 1 && tokens_ >= 2 * forest_grain;
+    const auto run_tokens = [&](ForestStep step) {
+        parallel_for(threads_, tokens_, forest_grain, [&](size_t begin, size_t end, int thread) {
+            ForestCall call = forest_call(part, input, accumulate, begin, end, thread);
+            call.step = step;
+            kernel(part.leaf_forest, call);
+        });
+    };
+    if (!shares) return run_tokens(ForestStep::all);
+    run_tokens(ForestStep::walk);
+    const std::span<uint32_t> ends{work_.leaf_ends, static_cast<size_t>(threads_)};
+    if (!split_leaves({routes_[part.forest].leaf + base_, tokens_},
+                      {work_.leaf_counts, part.leaf_forest.leaves()}, ends))
+        return run_tokens(ForestStep::leaves);
+    parallel_for(threads_, ends.size(), 1, [&](size_t begin, size_t end, int thread) {
+        ForestCall call = forest_call(part, input, accumulate, 0, tokens_, thread);
+        call.step = ForestStep::leaves;
+        call.first_leaf = begin > 0 ? ends[begin - 1] : 0;
+        call.last_leaf = ends[end - 1];
+        kernel(part.leaf_forest, call);
     });
 }
 

@@ -65,6 +65,8 @@ class Encoder {
     void dense_part(const PreparedPart& part, const Rows& input, float* y);
     Rows gated(const PreparedPart& part, const std::byte* x, const float* x_scale, size_t count);
     void mix_sequences(const PreparedBlock& block, const Batch& batch);
+    ForestCall forest_call(const PreparedPart& part, const Rows& input, bool accumulate, size_t begin,
+                           size_t end, int thread) const;
     void forest(const PreparedPart& part, const Rows& input, bool accumulate);
     void normalise(const NormWeights& norm, const float* x, const float* residual, float* y);
 

@@ -10,7 +10,7 @@ namespace {
 // What decides the sizes of buffers, over all blocks.
 struct Widest {
     size_t qkv = 0;  // bytes
-    size_t query = 0, inner = 0, gated = 0, dense_parts = 0, thread_scratch = 0;
+    size_t query = 0, inner = 0, gated = 0, dense_parts = 0, leaves = 0, thread_scratch = 0;
     bool parallel = false;  // any block beside another
 };
 
@@ -38,6 +38,7 @@ Widest widest_of(const Model& model, size_t tokens) {
                 case PartKind::leaf_forest:
                     widest.thread_scratch =
                         std::max(widest.thread_scratch, scratch_bytes(part.leaf_forest, tokens));
+                    widest.leaves = std::max(widest.leaves, part.leaf_forest.leaves());
                     break;
                 case PartKind::neuron_forest:
                     widest.thread_scratch =
@@ -82,6 +83,10 @@ PassBuffers lay_out_pass(Arena& arena, const Model& model, size_t tokens, int th
     }
     b.thread_scratch_bytes = round_up(widest.thread_scratch, 64);
     b.thread_scratch = arena.take<std::byte>(b.thread_scratch_bytes * static_cast<size_t>(threads));
+    if (threads > 1) {
+        b.leaf_counts = arena.take<uint32_t>(widest.leaves);
+        b.leaf_ends = arena.take<uint32_t>(static_cast<size_t>(threads));
+    }
     return b;
 }
 

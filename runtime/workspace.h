@@ -29,6 +29,8 @@ struct PassBuffers {
     float *rounded_scale = nullptr, *inner_rounded_scale = nullptr;  // [R]; [B]; s8 only
     std::byte* thread_scratch = nullptr;                             // [threads, thread_scratch_bytes]
     size_t thread_scratch_bytes = 0;
+    // How threads share a tree's leaves (leaf_split.h): [leaves of the widest tree], [threads].
+    uint32_t *leaf_counts = nullptr, *leaf_ends = nullptr;
 };
 
 struct Workspace {

@@ -21,6 +21,15 @@ struct ForestRoutes {
     float* margin = nullptr;
 };
 
+// What a call of a leaf forest of one tree does, where threads share it: first each walks some of the tokens,
+// then each runs some of the leaves.
+enum class ForestStep {
+    all,
+    walk,    // routes are filled; y is not touched
+    leaves,  // routes are there: leaves from first_leaf to before last_leaf, for those tokens that are in
+             // them
+};
+
 // One call on `tokens` tokens. A token's result does not depend on the other tokens of the call.
 struct ForestCall {
     // [tokens, hidden] in the type of the forest's rows: float, bfloat16 (uint16_t) or int8_t.
@@ -30,10 +39,12 @@ struct ForestCall {
     // float32 node rows alone.
     const float* walk_x = nullptr;
     size_t tokens = 0;
-    float* y = nullptr;            // [tokens, hidden], not x; touched only within its rows
-    bool accumulate = true;        // y += forest(x), else y = forest(x)
-    ForestRoutes routes;           // filled
-    std::byte* scratch = nullptr;  // scratch_bytes(forest, tokens), 64-byte aligned
+    float* y = nullptr;      // [tokens, hidden], not x; touched only within its rows
+    bool accumulate = true;  // y += forest(x), else y = forest(x)
+    ForestRoutes routes;     // filled
+    ForestStep step = ForestStep::all;
+    size_t first_leaf = 0, last_leaf = SIZE_MAX;  // leaf forests alone
+    std::byte* scratch = nullptr;                 // scratch_bytes(forest, tokens), 64-byte aligned
 };
 
 }  // namespace espalier

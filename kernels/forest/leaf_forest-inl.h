@@ -312,20 +312,25 @@ class LeafBlock {
 }
 
 template <class Arch, TensorType type>
+inline void walk_forest(const LeafForest& f, const ForestCall& call, const LeafScratch& scratch) {
+    if (type == TensorType::f32 || f.node_rows != TensorType::bf16)
+        return walk_all<Arch, type, TensorType::f32>(f, call, scratch);
+    if constexpr (type != TensorType::f32) walk_all<Arch, type, TensorType::bf16>(f, call, scratch);
+}
+
+template <class Arch, TensorType type>
 inline void leaf_forest_tokens(const LeafForest& f, const ForestCall& call) {
     const LeafScratch scratch(f, call.tokens, call.scratch);
-    const bool narrow_nodes = type != TensorType::f32 && f.node_rows == TensorType::bf16;
-    if (!narrow_nodes) walk_all<Arch, type, TensorType::f32>(f, call, scratch);
-    if constexpr (type != TensorType::f32) {
-        if (narrow_nodes) walk_all<Arch, type, TensorType::bf16>(f, call, scratch);
-    }
+    if (call.step != ForestStep::leaves) walk_forest<Arch, type>(f, call, scratch);
+    if (call.step == ForestStep::walk) return;
     for (size_t t = 0; t < call.tokens && type == TensorType::s8; ++t)
         scratch.x_sum[t] = sum_of_bytes<Arch>(static_cast<const int8_t*>(call.x) + t * f.hidden, f.hidden);
+    const size_t first = call.first_leaf, last = call.last_leaf < f.leaves() ? call.last_leaf : f.leaves();
     for (size_t k = 0; k < f.trees; ++k) {
         count_into_leaves(f, call, k, scratch);
         const LeafBlock<Arch, type> block(f, call, scratch, k);
-        size_t begin = 0;
-        for (size_t leaf = 0; leaf < f.leaves(); ++leaf) {
+        size_t begin = first > 0 ? scratch.ends[first - 1] : 0;
+        for (size_t leaf = first; leaf < last; ++leaf) {
             const size_t end = scratch.ends[leaf];
             // Blocks of equal size: a few tokens left over would pay for all of the leaf's weights.
             for (size_t left = (end - begin + leaf_token_block - 1) / leaf_token_block; left > 0; --left) {

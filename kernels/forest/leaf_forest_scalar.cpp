@@ -158,12 +158,14 @@ void leaf_forest(const LeafForest& f, const ForestCall& call) {
         const Token<Value, Node> token(f, static_cast<const Value*>(call.x) + t * f.hidden,
                                        sizeof(Value) == 1 ? call.x_scale[t] : 1.0F);
         float* y = call.y + t * f.hidden;
-        for (size_t i = 0; i < f.hidden && !call.accumulate; ++i)
-            y[i] = 0;
         for (size_t k = 0; k < f.trees; ++k) {
-            const uint32_t leaf = token.walk(k, call.walk_x != nullptr ? call.walk_x + t * f.hidden : nullptr,
-                                             call.routes.margin[t * f.trees + k]);
-            call.routes.leaf[t * f.trees + k] = leaf;
+            uint32_t& leaf = call.routes.leaf[t * f.trees + k];
+            if (call.step != ForestStep::leaves)
+                leaf = token.walk(k, call.walk_x != nullptr ? call.walk_x + t * f.hidden : nullptr,
+                                  call.routes.margin[t * f.trees + k]);
+            if (call.step == ForestStep::walk || leaf < call.first_leaf || leaf >= call.last_leaf) continue;
+            for (size_t i = 0; i < f.hidden && k == 0 && !call.accumulate; ++i)
+                y[i] = 0;
             const size_t g = k * f.leaves() + leaf;
             const size_t shared = k == 0 ? f.shared_width : 0;
             if (shared > 0) token.activations(f.shared, 0, shared, a, scratch.gates);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "tests/kernels/forest_run.h"
 
@@ -86,10 +87,11 @@ struct TypedTokens {
     Buffer<float> scale;
 };
 
-// Tokens first, first + 1, … ; y0: what those are added to, or null where y is overwritten.
+// Tokens first, first + 1, … ; y0: what those are added to, or null where y is overwritten. leaf_ends: the
+// walks first, then leaves up to before each of these by a call of their own; or all at once.
 inline std::unique_ptr<ForestResult> run_leaves(LeafFixture& fixture, const NamedKernel& kernel,
                                                 const TypedTokens& x, const float* y0, size_t first,
-                                                size_t tokens) {
+                                                size_t tokens, std::span<const size_t> leaf_ends = {}) {
     const LeafForest& f = fixture.forest;
     auto result = std::make_unique<ForestResult>(tokens, f.hidden, f.trees, scratch_bytes(f, tokens));
     for (float& value : result->y)
@@ -103,7 +105,17 @@ inline std::unique_ptr<ForestResult> run_leaves(LeafFixture& fixture, const Name
     call.accumulate = y0 != nullptr;
     call.routes = result->routes();
     call.scratch = result->scratch.data();
-    kernel.run(f, call);
+    if (!leaf_ends.empty()) {
+        call.step = ForestStep::walk;
+        kernel.run(f, call);
+        call.step = ForestStep::leaves;
+    }
+    for (const size_t end : leaf_ends) {
+        call.last_leaf = end;
+        kernel.run(f, call);
+        call.first_leaf = end;
+    }
+    if (leaf_ends.empty()) kernel.run(f, call);
     CHECK(result->intact());
     CHECK(fixture.intact());
     return result;

@@ -128,6 +128,31 @@ TEST_CASE("a token alone has the bits it has in any batch, in every type") {
     }
 }
 
+TEST_CASE("walks first and then leaves, some at a time, give the bits of one call") {
+    constexpr size_t tokens = 131, hidden = 45;
+    const size_t alone[] = {8}, three[] = {3, 3, 4, 8};
+    for (const Form& form : forms) {
+        for (const bool accumulate : {true, false}) {
+            Random random(35);
+            const ForestSize size{hidden, 1, 3, 33, true, true, false, 20};
+            LeafFixture fixture(size, random, form.rows, form.nodes);
+            const TypedTokens x(form.rows, tokens, hidden, random, size);
+            Buffer<float> y(tokens * hidden);
+            fill(y, random, size, 1);
+            const float* y0 = accumulate ? y.data() : nullptr;
+            for (const NamedKernel& kernel : leaf_kernels(form.rows)) {
+                CAPTURE(kernel.name);
+                CAPTURE(named(form.rows));
+                const auto whole = run_leaves(fixture, kernel, x, y0, 0, tokens);
+                for (const std::span<const size_t> ends : {std::span<const size_t>(alone), {three}}) {
+                    const auto parts = run_leaves(fixture, kernel, x, y0, 0, tokens, ends);
+                    CHECK(same_results(*parts, *whole, 0, tokens, hidden, 1));
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("8-bit: extreme integers give the same bits on every instruction set") {
     // Every product at its largest, of either sign; without an activation nothing but integers decides.
     for (const size_t hidden : {1, 3, 64, 771}) {
