@@ -59,7 +59,7 @@ int run_generate(const Options& options) {
                     {"tokens", result.tokens},
                     {"stop", name_of(result.stop)},
                     {"window", context.decoder().window()},
-                    {"cache_bytes", KeyValueCache::bytes(*model, context.decoder().window())}});
+                    {"cache_bytes", context.decoder().cache_bytes()}});
         return 0;
     }
     std::printf("\n");

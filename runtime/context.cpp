@@ -59,7 +59,8 @@ size_t Context::arena_bytes(const Model& model, const ContextOptions& options) {
     Arena counting(nullptr);
     lay_out_workspace(counting, model, shape_of(model, options), {});
     if (model.spec().family == Family::decoder)
-        const Decoder sizes(counting, model, window_of(model, options), options.threads);
+        const Decoder sizes(counting, model, window_of(model, options), options.threads,
+                            device_named(options.device).is_cuda);
     return counting.used();
 }
 
@@ -84,10 +85,15 @@ Context::Context(const Model& model, const ContextOptions& options)
     for (size_t i = 0; i < lanes_of(shape_); ++i)
         lanes_.emplace_back(model_, 1, lane_buffers(work_, model_, shape_, i), routes_, cancel_);
     const DeviceName device = device_named(options.device);
-    if (device.is_cuda) device_ = make_cuda_encoder(model, device.number, shape_, cancel_);
-    if (model.spec().family == Family::encoder) return;
-    decoder_.emplace(arena, model, window_of(model, options), shape_.threads);
-    decoder_->attach(*whole_, work_.x, observers_);
+    const bool decodes = model.spec().family == Family::decoder;
+    if (device.is_cuda) {
+        WorkspaceShape there = shape_;
+        if (decodes) there.max_tokens = std::min(device_chunk, window_of(model, options));
+        device_ = make_cuda_encoder(model, device.number, there, cancel_);
+    }
+    if (!decodes) return;
+    decoder_.emplace(arena, model, window_of(model, options), shape_.threads, device.is_cuda);
+    decoder_->attach(*whole_, device_.get(), work_.x, observers_);
 }
 
 Decoder& Context::decoder() {

@@ -12,9 +12,6 @@
 namespace espalier {
 namespace {
 
-// Tokens whose logits are made together: a vocabulary may be wide.
-constexpr size_t logit_rows = 16;
-
 double negative_log_probability(std::span<const float> logits, int32_t id) {
     const float largest = *std::max_element(logits.begin(), logits.end());
     double sum = 0;
@@ -29,12 +26,12 @@ bool decoders_compiled_in() noexcept {
     return true;
 }
 
-Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads)
+Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads, bool on_device)
     : model_(model),
-      cache_(arena, model, window, threads),
+      cache_(arena, model, window, threads, on_device),
       threads_(threads),
       tokenizer_scratch_(model.memory()) {
-    const size_t rows = padded_rows(logit_rows), vocabulary = model.spec().vocabulary;
+    const size_t rows = padded_rows(decoder_logit_rows), vocabulary = model.spec().vocabulary;
     rows_ = arena.take<float>(rows * model.spec().hidden);
     const TensorType precision = model.precision();
     if (precision != TensorType::f32)
@@ -45,16 +42,21 @@ Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads)
     candidates_ = arena.take<Sampler::Candidate>(vocabulary);
 }
 
-void Decoder::attach(Encoder& blocks, float* x, const Observers& observers) {
+void Decoder::attach(Encoder& blocks, DeviceEncoder* device, float* x, const Observers& observers) {
     blocks_ = &blocks;
+    device_ = device;
     x_ = x;
     observers_ = &observers;
-    const size_t padded = padded_rows(logit_rows), values = padded * model_.spec().hidden;
+    const size_t padded = padded_rows(decoder_logit_rows), values = padded * model_.spec().hidden;
     std::fill_n(rows_, values, 0.0F);
     if (rounded_ != nullptr) std::fill_n(rounded_, values * bytes_of(model_.precision()), std::byte{0});
     if (scales_ != nullptr) std::fill_n(scales_, padded, 0.0F);
     cache_.prepare();
-    blocks.use_cache(cache_);
+    if (device_ != nullptr) {
+        device_->use_cache(cache_);
+    } else {
+        blocks.use_cache(cache_);
+    }
 }
 
 void Decoder::check(std::span<const int32_t> ids, size_t before) const {
@@ -71,12 +73,20 @@ void Decoder::check(std::span<const int32_t> ids, size_t before) const {
     }
 }
 
-// At most decoder_chunk tokens through all blocks.
+size_t Decoder::chunk() const {
+    return device_ != nullptr ? device_chunk : decoder_chunk;
+}
+
+// At most chunk() tokens through all blocks.
 void Decoder::pass(std::span<const int32_t> ids) {
     const std::array<uint32_t, 2> offsets{0, static_cast<uint32_t>(ids.size())};
     const FlushDenormals flush;
     try {
-        blocks_->run({ids, {}, offsets}, 0, x_, *observers_);
+        if (device_ != nullptr) {
+            device_->run({ids, {}, offsets}, *observers_);
+        } else {
+            blocks_->run({ids, {}, offsets}, 0, x_, *observers_);
+        }
     } catch (...) {
         cache_.clear();
         throw;
@@ -84,8 +94,9 @@ void Decoder::pass(std::span<const int32_t> ids) {
     cache_.advance(ids.size());
 }
 
-// Of tokens `first` .. of the last pass, at most logit_rows.
+// Of tokens `first` .. of the last pass, at most decoder_logit_rows.
 const float* Decoder::logits(size_t first, size_t rows) {
+    if (device_ != nullptr) return device_->logits(first, rows);
     const size_t hidden = model_.spec().hidden;
     std::memcpy(rows_, x_ + first * hidden, rows * hidden * sizeof(float));
     const FlushDenormals flush;
@@ -100,12 +111,12 @@ const float* Decoder::logits(size_t first, size_t rows) {
 
 std::span<const float> Decoder::append(std::span<const int32_t> ids) {
     check(ids, length());
-    wake_threads(threads_);
+    if (device_ == nullptr) wake_threads(threads_);
     size_t last = 0;
-    for (size_t start = 0; start < ids.size(); start += decoder_chunk) {
-        const auto chunk = ids.subspan(start, std::min(decoder_chunk, ids.size() - start));
-        pass(chunk);
-        last = chunk.size() - 1;
+    for (size_t start = 0; start < ids.size(); start += chunk()) {
+        const auto part = ids.subspan(start, std::min(chunk(), ids.size() - start));
+        pass(part);
+        last = part.size() - 1;
     }
     return {logits(last, 1), model_.spec().vocabulary};
 }
@@ -113,15 +124,15 @@ std::span<const float> Decoder::append(std::span<const int32_t> ids) {
 double Decoder::loss(std::span<const int32_t> ids) {
     check(ids, 0);
     clear();
-    wake_threads(threads_);
+    if (device_ == nullptr) wake_threads(threads_);
     const size_t vocabulary = model_.spec().vocabulary;
     double sum = 0;
-    for (size_t start = 0; start < ids.size(); start += decoder_chunk) {
-        const auto chunk = ids.subspan(start, std::min(decoder_chunk, ids.size() - start));
-        pass(chunk);
-        const size_t predicting = std::min(chunk.size(), ids.size() - 1 - start);
-        for (size_t t = 0; t < predicting; t += logit_rows) {
-            const size_t rows = std::min(logit_rows, predicting - t);
+    for (size_t start = 0; start < ids.size(); start += chunk()) {
+        const auto part = ids.subspan(start, std::min(chunk(), ids.size() - start));
+        pass(part);
+        const size_t predicting = std::min(part.size(), ids.size() - 1 - start);
+        for (size_t t = 0; t < predicting; t += decoder_logit_rows) {
+            const size_t rows = std::min(decoder_logit_rows, predicting - t);
             const float* values = logits(t, rows);
             for (size_t r = 0; r < rows; ++r)
                 sum +=

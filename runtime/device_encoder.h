@@ -1,7 +1,9 @@
-// An encoder on another device than the CPU: weights, hidden states and routes live there, and what a caller
-// asks for comes back.
+// The blocks on another device than the CPU: weights, hidden states, routes and a decoder's keys and values
+// live there, and what a caller asks for comes back.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -10,6 +12,8 @@
 #include "runtime/workspace.h"
 
 namespace espalier {
+
+class KeyValueCache;
 
 class DeviceEncoder {
    public:
@@ -27,6 +31,15 @@ class DeviceEncoder {
     virtual void hidden(float* x) = 0;
     virtual void pooled(Pooling pooling, float* target) = 0;
     virtual void routes(std::span<const ForestRoutes> target) = 0;
+
+    // Of decoders, and what Encoder::use_cache is: from now on a batch is the next tokens of the sequence,
+    // whose length and tables of angles are `sequence`'s; keys and values are the device's own, for its
+    // window.
+    virtual void use_cache(const KeyValueCache& sequence) = 0;
+    virtual uint64_t cache_bytes() const = 0;
+    // Of tokens `first` .. of the last run, at most decoder_logit_rows: [rows, vocabulary], here, until the
+    // next call.
+    virtual const float* logits(size_t first, size_t rows) = 0;
 };
 
 // What --device and the C API name: "cpu", "cuda", "cuda:N". Throws Error(invalid_argument).

@@ -16,21 +16,24 @@ constexpr size_t least_block = 6;
 
 }  // namespace
 
-KeyValueCache::KeyValueCache(Arena& arena, const Model& model, size_t window, int threads)
+KeyValueCache::KeyValueCache(Arena& arena, const Model& model, size_t window, int threads, bool on_device)
     : model_(model), window_(window), threads_(threads), layers_(model.memory()) {
-    for (const PreparedBlock& block : model.prepared().blocks) {
+    const auto& blocks = model.prepared().blocks;
+    const bool attends =
+        std::any_of(blocks.begin(), blocks.end(), [](const auto& b) { return b.qkv != nullptr; });
+    if (attends && model.spec().positions == Positions::rotary) {
+        angles_ = window * (model.spec().rope_dimensions / 2);
+        cosines_ = arena.take<float>(angles_);
+        sines_ = arena.take<float>(angles_);
+    }
+    if (!attends || on_device) return;
+    for (const PreparedBlock& block : blocks) {
         if (!block.qkv) continue;
         const size_t floats = window * block.spec->kv_width();
         float* keys = arena.take<float>(floats);
         layers_.push_back({keys, arena.take<float>(floats)});
     }
-    if (layers_.empty()) return;
     end_ = arena.take<float>(16);
-    if (model.spec().positions == Positions::rotary) {
-        const size_t angles = window * (model.spec().rope_dimensions / 2);
-        cosines_ = arena.take<float>(angles);
-        sines_ = arena.take<float>(angles);
-    }
     for (const PreparedBlock& block : model.prepared().blocks) {
         if (!block.qkv) continue;
         const size_t d = block.attention.head_dimension;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory_resource>
+#include <span>
 #include <vector>
 
 #include "runtime/arena.h"
@@ -13,13 +14,19 @@ namespace espalier {
 
 class KeyValueCache {
    public:
-    // All memory, for `window` tokens and these threads, comes from the arena (which may only count).
-    KeyValueCache(Arena& arena, const Model& model, size_t window, int threads);
+    // All memory, for `window` tokens and these threads, comes from the arena (which may only count). Where
+    // blocks run on a device, keys and values are there (device_encoder.h), and this has the sequence's
+    // length and the tables of angles.
+    KeyValueCache(Arena& arena, const Model& model, size_t window, int threads, bool on_device);
 
     size_t window() const { return window_; }
     size_t length() const { return length_; }
     // Of keys and values.
     static uint64_t bytes(const Model& model, size_t window);
+
+    // [window, rope_dimensions / 2]; empty without rotary positions.
+    std::span<const float> cosines() const { return {cosines_, angles_}; }
+    std::span<const float> sines() const { return {sines_, angles_}; }
 
     // Fills the tables of angles. Once, when the arena has memory.
     void prepare();
@@ -45,6 +52,7 @@ class KeyValueCache {
     float* end_ = nullptr;            // 16 floats behind the last layer
     size_t scratch_floats_ = 0;       // of a thread
     bool reads_past_rows_ = false;
+    size_t angles_ = 0;
     float *cosines_ = nullptr, *sines_ = nullptr;  // [window, rope_dimensions / 2]
     float* scratch_ = nullptr;                     // [threads, cached_attention_scratch]
 };

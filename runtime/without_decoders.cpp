@@ -17,7 +17,7 @@ bool decoders_compiled_in() noexcept {
     return false;
 }
 
-KeyValueCache::KeyValueCache(Arena&, const Model& model, size_t window, int threads)
+KeyValueCache::KeyValueCache(Arena&, const Model& model, size_t window, int threads, bool)
     : model_(model), window_(window), threads_(threads), layers_(model.memory()) {
     refuse();
 }
@@ -26,13 +26,13 @@ void KeyValueCache::attend(const PreparedBlock&, float*, size_t, float*) {
     refuse();
 }
 
-Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads)
+Decoder::Decoder(Arena& arena, const Model& model, size_t window, int threads, bool on_device)
     : model_(model),
-      cache_(arena, model, window, threads),
+      cache_(arena, model, window, threads, on_device),
       threads_(threads),
       tokenizer_scratch_(model.memory()) {}
 
-void Decoder::attach(Encoder&, float*, const Observers&) {
+void Decoder::attach(Encoder&, DeviceEncoder*, float*, const Observers&) {
     refuse();
 }
 

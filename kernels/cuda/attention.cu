@@ -131,6 +131,8 @@ void attend_float(const AttentionCall& call) {
 void attend(const AttentionCall& call) {
     if (call.type == TensorType::f32) {
         attend_float(call);
+    } else if (call.type == TensorType::s8) {
+        attend_bytes(call);
     } else {
         attend_bf16(call);
     }

@@ -88,6 +88,7 @@ void run_byte_leaves(const LeafForest& forest, const ForestCall& call) {
         p.order = call.scratch.order;
         p.rows = static_cast<uint32_t>(call.tokens);
         ByteProduct down = p;
+        const size_t shared = k == 0 ? byte_row(forest.shared_width) : 0;
         if (width > 0) {
             ByteProduct up = p;
             up.a = static_cast<const int8_t*>(call.x);
@@ -98,6 +99,10 @@ void run_byte_leaves(const LeafForest& forest, const ForestCall& call) {
             up.bias = of_tree(forest.up_bias, k, width);
             up.depth = static_cast<uint32_t>(row);
             up.columns = static_cast<uint32_t>(width);
+            up.shared_b = static_cast<const int8_t*>(forest.shared_up);
+            up.shared_b_scale = forest.shared_up_scale;
+            up.shared_bias = forest.shared_up_bias;
+            up.shared_columns = static_cast<uint32_t>(shared);
             up.activation = trees.activation;
             up.y = call.scratch.inner;
             multiply(up, call.stream);
@@ -106,7 +111,10 @@ void run_byte_leaves(const LeafForest& forest, const ForestCall& call) {
             rounded.rows = call.tokens;
             rounded.columns = width;
             rounded.rotated = forest.rotated_activations;
+            rounded.shared_columns = shared;
+            rounded.shared_rotated = forest.rotated_shared;
             rounded.factors = of_tree(forest.down_scale, k, width);
+            rounded.shared_factors = forest.shared_down_scale;
             rounded.order = call.scratch.order;
             rounded.leaf = call.leaf + k;
             rounded.stride = trees.trees;
@@ -116,6 +124,8 @@ void run_byte_leaves(const LeafForest& forest, const ForestCall& call) {
             down.a = rounded.y;
             down.a_scale = rounded.scale;
             down.b = of_tree(static_cast<const int8_t*>(forest.down), k, hidden * width);
+            down.shared_b = static_cast<const int8_t*>(forest.shared_down);
+            down.shared_depth = static_cast<uint32_t>(shared);
         }
         down.depth = static_cast<uint32_t>(width);
         down.columns = static_cast<uint32_t>(hidden);

@@ -8,8 +8,17 @@ namespace {
 
 constexpr unsigned round_threads = 128, round_warps = round_threads / 32;
 
+struct Turn {
+    uint32_t span, blocks;
+    Turn(bool rotated, size_t columns)
+        : span(static_cast<uint32_t>(rotated ? rotation_span(columns) : 1)),
+          blocks(static_cast<uint32_t>(rotation_blocks(columns))) {}
+};
+
 // Hadamard matrices of `span` over numbers 16 apart, then the reflection of blocks of 16 * span: in place.
-__device__ void turn(float* row, uint32_t count, uint32_t span, uint32_t blocks) {
+__device__ void turn(float* row, uint32_t count, const Turn& by) {
+    const uint32_t span = by.span, blocks = by.blocks;
+    if (span == 1) return;
     constexpr uint32_t step = rotation_step;
     for (uint32_t half = 1; half < span; half *= 2) {
         for (uint32_t i = threadIdx.x; i < count / 2; i += round_threads) {
@@ -40,21 +49,23 @@ __device__ void turn(float* row, uint32_t count, uint32_t span, uint32_t blocks)
 
 // A block a row.
 __global__ void __launch_bounds__(round_threads)
-    round_row(const RoundedRows c, uint32_t span, uint32_t blocks) {
+    round_row(const RoundedRows c, const Turn own, const Turn shared) {
     extern __shared__ float row[];
     __shared__ float tops[round_warps];
-    const auto columns = static_cast<uint32_t>(c.columns);
+    const auto of_leaf = static_cast<uint32_t>(c.columns),
+               columns = of_leaf + static_cast<uint32_t>(c.shared_columns);
     const size_t start = size_t{blockIdx.x} * columns;
     for (uint32_t i = threadIdx.x; i < columns; i += round_threads)
         row[i] = c.narrow ? widened(static_cast<const bf16*>(c.x)[start + i])
                           : static_cast<const float*>(c.x)[start + i];
     __syncthreads();
-    if (span > 1) turn(row, columns, span, blocks);
+    turn(row, of_leaf, own);
+    turn(row + of_leaf, columns - of_leaf, shared);
     const float* factors =
-        c.factors != nullptr ? c.factors + c.leaf[c.order[blockIdx.x] * c.stride] * size_t{columns} : nullptr;
+        c.factors != nullptr ? c.factors + c.leaf[c.order[blockIdx.x] * c.stride] * size_t{of_leaf} : nullptr;
     float top = 0;  // infinity where a value is not finite
     for (uint32_t i = threadIdx.x; i < columns; i += round_threads) {
-        if (factors != nullptr) row[i] *= factors[i];
+        if (factors != nullptr) row[i] *= i < of_leaf ? factors[i] : c.shared_factors[i - of_leaf];
         top = fmaxf(top, isfinite(row[i]) ? fabsf(row[i]) : INFINITY);
     }
     top = warp_max(top);
@@ -84,31 +95,45 @@ __global__ void __launch_bounds__(P::threads) multiply_bytes(const ByteProduct c
     tile.count = min(P::rows, c.rows - tile.first);
     if (c.tiles != nullptr) tile = c.tiles[blockIdx.x];
     if (tile.count == 0) return;
-    const uint32_t first = blockIdx.y * P::columns, here = min(P::columns, c.columns - first);
+    const uint32_t columns = c.columns + c.shared_columns, depth = c.depth + c.shared_depth,
+                   first = blockIdx.y * P::columns, here = min(P::columns, columns - first);
     const auto ordered = [&](uint32_t r) { return c.order[tile.first + r]; };
-    const size_t leaf_columns = size_t{tile.leaf} * c.columns + first;
+    const size_t leaf_columns = size_t{tile.leaf} * c.columns;
     P product;
+    product.clear();
     // Pairs of bytes stand for bfloat16 values.
-    product.run(
-        reinterpret_cast<bf16*>(memory), c.depth / 2, P::columns,
-        [&](uint32_t r) -> const bf16* {
-            if (r >= tile.count) return nullptr;
-            return reinterpret_cast<const bf16*>(c.a +
-                                                 size_t{c.gathers ? ordered(r) : tile.first + r} * c.depth);
-        },
-        [&](uint32_t n) {
-            return n < here ? reinterpret_cast<const bf16*>(c.b + (leaf_columns + n) * c.depth) : nullptr;
-        });
+    const auto pairs = [](const int8_t* bytes) { return reinterpret_cast<const bf16*>(bytes); };
+#pragma unroll 1
+    for (uint32_t source = 0; source < (c.shared_depth > 0 ? 2 : 1); ++source) {
+        const bool of_leaf = source == 0;
+        const uint32_t at = of_leaf ? 0 : c.depth;
+        product.add(
+            reinterpret_cast<bf16*>(memory), (of_leaf ? c.depth : c.shared_depth) / 2, P::columns,
+            [&](uint32_t r) -> const bf16* {
+                if (r >= tile.count) return nullptr;
+                return pairs(c.a + size_t{c.gathers ? ordered(r) : tile.first + r} * depth + at);
+            },
+            [&](uint32_t n) -> const bf16* {
+                if (n >= here) return nullptr;
+                if (!of_leaf) return pairs(c.shared_b + size_t{first + n} * c.shared_depth);
+                return pairs(first + n < c.columns ? c.b + (leaf_columns + first + n) * c.depth
+                                                   : c.shared_b + size_t{first + n - c.columns} * c.depth);
+            });
+    }
     auto* z = reinterpret_cast<float*>(memory);
     product.store(z);
     constexpr uint32_t vectors = P::columns / 4, step = P::threads / vectors;
     const uint32_t column = threadIdx.x % vectors * 4;
     if (column >= here) return;
+    const bool is_shared = first + column >= c.columns;
+    const size_t from = is_shared ? first + column - c.columns : leaf_columns + first + column;
+    const float *b_scale = is_shared ? c.shared_b_scale : c.b_scale,
+                *bias = is_shared ? c.shared_bias : c.bias;
     float scales[4], biases[4];
 #pragma unroll
     for (uint32_t j = 0; j < 4; ++j) {
-        scales[j] = c.b_scale != nullptr ? c.b_scale[leaf_columns + column + j] : 1.0F;
-        biases[j] = c.bias != nullptr ? c.bias[leaf_columns + column + j] : 0.0F;
+        scales[j] = b_scale != nullptr ? b_scale[from + j] : 1.0F;
+        biases[j] = bias != nullptr ? bias[from + j] : 0.0F;
     }
     for (uint32_t r = threadIdx.x / vectors; r < tile.count; r += step) {
         const float scale = c.a_scale != nullptr ? c.a_scale[c.gathers ? ordered(r) : tile.first + r] : 1.0F;
@@ -117,7 +142,7 @@ __global__ void __launch_bounds__(P::threads) multiply_bytes(const ByteProduct c
         for (uint32_t j = 0; j < 4; ++j)
             values[j] =
                 activated(c.activation, z[r * P::sum_stride + column + j] * (scale * scales[j]) + biases[j]);
-        const size_t at = size_t{c.scatters ? ordered(r) : tile.first + r} * c.columns + first + column;
+        const size_t at = size_t{c.scatters ? ordered(r) : tile.first + r} * columns + first + column;
         if (c.narrow) {
             auto* to = reinterpret_cast<__nv_bfloat162*>(static_cast<bf16*>(c.y) + at);
             to[0] = __floats2bfloat162_rn(values[0], values[1]);
@@ -136,7 +161,8 @@ void launch(const ByteProduct& c, cudaStream_t stream) {
     allow_block_memory(multiply_bytes<P>, P::bytes);
     const unsigned tiles =
         c.tiles != nullptr ? static_cast<unsigned>(c.most_tiles) : blocks_for(c.rows, P::rows);
-    multiply_bytes<P><<<dim3(tiles, blocks_for(c.columns, P::columns)), P::threads, P::bytes, stream>>>(c);
+    const dim3 grid(tiles, blocks_for(c.columns + c.shared_columns, P::columns));
+    multiply_bytes<P><<<grid, P::threads, P::bytes, stream>>>(c);
     check_launch("multiply_bytes");
 }
 
@@ -148,11 +174,10 @@ using Small = Product<fewest_tile_tokens, 64, 1, 4, 4, Right::by_column, IntSums
 
 void round_rows(const RoundedRows& call, cudaStream_t stream) {
     if (call.rows == 0) return;
-    const size_t bytes = call.columns * sizeof(float);
-    const auto span = static_cast<uint32_t>(call.rotated ? rotation_span(call.columns) : 1);
+    const size_t bytes = (call.columns + call.shared_columns) * sizeof(float);
     allow_block_memory(round_row, bytes);
     round_row<<<static_cast<unsigned>(call.rows), round_threads, bytes, stream>>>(
-        call, span, static_cast<uint32_t>(rotation_blocks(call.columns)));
+        call, Turn(call.rotated, call.columns), Turn(call.shared_rotated, call.shared_columns));
     check_launch("round_row");
 }
 

@@ -55,4 +55,12 @@ Buffer::~Buffer() {
     if (data_ != nullptr) cudaFree(data_);
 }
 
+HostBuffer::HostBuffer(size_t bytes) {
+    if (bytes > 0) check(cudaMallocHost(&data_, bytes), "memory for results");
+}
+
+HostBuffer::~HostBuffer() {
+    if (data_ != nullptr) cudaFreeHost(data_);
+}
+
 }  // namespace espalier::cuda

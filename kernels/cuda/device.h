@@ -24,6 +24,7 @@ struct Device {
     char name[256] = {};
 
     bool has_bf16_products() const { return major >= 8; }
+    bool begins_early() const { return major >= 9; }  // early.cuh
 };
 
 // Throws Error(unsupported) where there is no such device.
@@ -53,6 +54,29 @@ class Buffer {
    private:
     void* data_ = nullptr;
     size_t bytes_ = 0;
+};
+
+// Memory of the host that a device copies to by itself.
+class HostBuffer {
+   public:
+    HostBuffer() = default;
+    explicit HostBuffer(size_t bytes);
+    HostBuffer(HostBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+    HostBuffer& operator=(HostBuffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        return *this;
+    }
+    HostBuffer(const HostBuffer&) = delete;
+    HostBuffer& operator=(const HostBuffer&) = delete;
+    ~HostBuffer();
+
+    template <typename T>
+    T* as() const {
+        return static_cast<T*>(data_);
+    }
+
+   private:
+    void* data_ = nullptr;
 };
 
 // A kernel's limit of shared memory is raised once; asking twice does no harm. What it declares itself counts

@@ -28,8 +28,11 @@ struct Trees {
     Activation activation = Activation::gelu_erf;
     TensorType rows = TensorType::f32;  // of nodes and of x
     const void* nodes = nullptr;        // [trees, 2^levels - 1, hidden]
-    const float* offset = nullptr;      // [trees, 2^levels - 1] added to the product, or null
-    const float* scale = nullptr;       // [trees, 2^levels - 1] of 8-bit nodes
+    // Gated neurons, of float32 and bfloat16: as nodes. A neuron then gives act(gate) * node.
+    const void* gates = nullptr;
+    bool routes_on_gate = false;
+    const float* offset = nullptr;  // [trees, 2^levels - 1] added to the product, or null
+    const float* scale = nullptr;   // [trees, 2^levels - 1] of 8-bit nodes
 
     size_t nodes_per_tree() const { return (size_t{1} << levels) - 1; }
     // Choices that a walk makes.
@@ -55,11 +58,16 @@ struct LeafForest {
     // Of 8 bits, where up_bias too is [.., leaf width]; down: [trees, leaves, hidden, leaf width].
     const float *up_scale = nullptr, *down_scale = nullptr;  // [trees, leaves, leaf width]
     bool rotated_activations = false;
-    // Of bfloat16: neurons beside the leaves, which every token runs, as a small dense part is.
+    // Of bfloat16 and 8 bits: neurons beside the leaves, which every token runs with the first tree, as a
+    // small dense part is.
     size_t shared_width = 0;
-    const void *shared_up = nullptr, *shared_down = nullptr;  // [shared_width, hidden]
+    const void *shared_up = nullptr, *shared_down = nullptr;  // [shared_width, hidden]; see below
     const float* shared_up_bias = nullptr;                    // [shared_width], or null
     const float* shared_bias = nullptr;                       // [hidden], or null
+    // Of 8 bits, where the width is filled up as a leaf's, shared_down is [hidden, shared_width], and `bias`
+    // of the first tree holds shared_bias.
+    const float *shared_up_scale = nullptr, *shared_down_scale = nullptr;  // [shared_width]
+    bool rotated_shared = false;
 };
 
 // Room for calls on at most `tokens` tokens, one at a time.

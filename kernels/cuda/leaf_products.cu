@@ -125,7 +125,7 @@ uint32_t leaf_tile_tokens(const Trees& trees, TensorType rows, size_t tokens) {
 }
 
 size_t inner_stride(const LeafForest& forest) {
-    return forest.rows == TensorType::s8 ? byte_row(forest.leaf_width)
+    return forest.rows == TensorType::s8 ? byte_row(forest.leaf_width) + byte_row(forest.shared_width)
                                          : (forest.leaf_width + forest.shared_width + 7) / 8 * 8;
 }
 

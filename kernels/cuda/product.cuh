@@ -53,6 +53,18 @@ struct Product {
     template <class Left, class RightRow>
     __device__ void run(bf16* memory, uint32_t depth, uint32_t width, const Left& left,
                         const RightRow& right_row) {
+        clear();
+        add(memory, depth, width, left, right_row);
+    }
+    __device__ void clear() {
+        for (auto& row : sums)
+            for (Sum& s : row)
+                s.clear();
+    }
+    // The same product added to the sums.
+    template <class Left, class RightRow>
+    __device__ void add(bf16* memory, uint32_t depth, uint32_t width, const Left& left,
+                        const RightRow& right_row) {
         const uint32_t chunks = (depth + chunk - 1) / chunk, left_piece = threadIdx.x % left_pieces,
                        left_first = threadIdx.x / left_pieces, right_piece = threadIdx.x % right_pieces,
                        right_first = threadIdx.x / right_pieces;
@@ -96,9 +108,6 @@ struct Product {
             }
             __pipeline_commit();
         };
-        for (auto& row : sums)
-            for (Sum& s : row)
-                s.clear();
         constexpr uint32_t ahead = Stages > 1 ? Stages - 1 : 1;  // a single stage serves one chunk alone
 #pragma unroll
         for (uint32_t s = 0; s < ahead; ++s)
@@ -109,11 +118,32 @@ struct Product {
             __syncthreads();
             if constexpr (Stages > 1) fetch(c + ahead, next);
             next = next + 1 == Stages ? 0 : next + 1;
-            multiply(memory + stage * stage_values);
+            multiply<chunk>(memory + stage * stage_values, memory + stage * stage_values + left_values);
             stage = stage + 1 == Stages ? 0 : stage + 1;
         }
         __pipeline_wait_prior(0);
         __syncthreads();  // the stages may be written again
+    }
+
+    // One product of what lies in shared memory as add() lays it out: the left rows, and the right factor up
+    // to `depth`.
+    template <uint32_t depth>
+    __device__ void multiply(const bf16* left, const bf16* right) {
+        const bf16* a = left + first_row() * chunk;
+        const bf16* b = right + (by_column ? first_column() * chunk : 0);
+        // The next pieces come while these are multiplied.
+        Pieces pieces[2];
+        load(pieces[0], a, b, 0);
+#pragma unroll
+        for (uint32_t k = 0; k < depth; k += 16) {
+            const Pieces& now = pieces[k / 16 % 2];
+            if (k + 16 < depth) load(pieces[(k / 16 + 1) % 2], a, b, k + 16);
+#pragma unroll
+            for (uint32_t j = 0; j < fragments_n; ++j)
+#pragma unroll
+                for (uint32_t i = 0; i < fragments_m; ++i)
+                    sums[i][j].add(now.left[i], now.right[j]);
+        }
     }
 
     // To rows of sum_stride; the block waits for it.
@@ -213,23 +243,6 @@ struct Product {
                 const uint32_t piece = (first_column() + 16 * j) / 8 + lane / 16;
                 p.right[j] = load_four<true>(b + (k + lane % 16) * right_width + (piece ^ turn) * 8);
             }
-        }
-    }
-    // The next pieces come while these are multiplied.
-    __device__ void multiply(const bf16* stage) {
-        const bf16* a = stage + first_row() * chunk;
-        const bf16* b = stage + left_values + (by_column ? first_column() * chunk : 0);
-        Pieces pieces[2];
-        load(pieces[0], a, b, 0);
-#pragma unroll
-        for (uint32_t k = 0; k < chunk; k += 16) {
-            const Pieces& now = pieces[k / 16 % 2];
-            if (k + 16 < chunk) load(pieces[(k / 16 + 1) % 2], a, b, k + 16);
-#pragma unroll
-            for (uint32_t j = 0; j < fragments_n; ++j)
-#pragma unroll
-                for (uint32_t i = 0; i < fragments_m; ++i)
-                    sums[i][j].add(now.left[i], now.right[j]);
         }
     }
 };

@@ -1,3 +1,4 @@
+#include "kernels/cuda/early.cuh"
 #include "kernels/cuda/numbers.cuh"
 #include "kernels/cuda/rows.h"
 
@@ -53,6 +54,8 @@ __device__ inline float row_sum(float value, float* shared) {
 template <int vectors, unsigned Threads>
 __global__ void __launch_bounds__(norm_threads) norm_rows(const Norm n, const NormCall c) {
     __shared__ float shared[norm_threads / 32];
+    let_next_begin();
+    wait_for_previous();
     const size_t token = size_t{blockIdx.x} * (norm_threads / Threads) + threadIdx.x / Threads,
                  row = token * n.hidden;
     if (token >= c.tokens) return;
@@ -68,6 +71,7 @@ __global__ void __launch_bounds__(norm_threads) norm_rows(const Norm n, const No
         v[k] = c.narrow ? load_four_values(static_cast<const bf16*>(c.x) + row + i)
                         : load_four_values(static_cast<const float*>(c.x) + row + i);
         if (c.residual != nullptr) v[k] = sum_of(v[k], vector_at(c.residual + row, i));
+        if (c.sum != nullptr) *reinterpret_cast<float4*>(c.sum + row + i) = v[k];
         sum += v[k].x + v[k].y + v[k].z + v[k].w;
     }
     const float mean = n.rms ? 0.0F : row_sum<Threads>(sum, shared) / hidden;
@@ -170,23 +174,24 @@ void embed(const Embeddings& embeddings, const EmbeddedTokens& tokens, float* x,
 }
 
 void normalise(const Norm& norm, const NormCall& call, cudaStream_t stream) {
-    const unsigned by_warp = blocks_for(call.tokens, norm_threads / 32);
+    const unsigned by_warp = blocks_for(call.tokens, norm_threads / 32),
+                   by_block = static_cast<unsigned>(call.tokens);
+    const auto run = [&](auto kernel, unsigned blocks) {
+        launch_early(call.early, kernel, blocks, norm_threads, stream, norm, call);
+    };
     const size_t vectors = (norm.hidden + 127) / 128;  // of a warp's lane
     constexpr size_t few = 512;                        // tokens: more threads a row, since there are enough
     if (call.tokens <= few && norm.hidden <= 2 * 4 * norm_threads) {
-        norm_rows<2, norm_threads>
-            <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);
+        run(norm_rows<2, norm_threads>, by_block);
     } else if (vectors <= 3) {
-        norm_rows<3, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
+        run(norm_rows<3, 32>, by_warp);
     } else if (vectors <= 6) {
-        norm_rows<6, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
+        run(norm_rows<6, 32>, by_warp);
     } else if (vectors <= kept_vectors) {
-        norm_rows<kept_vectors, 32><<<by_warp, norm_threads, 0, stream>>>(norm, call);
+        run(norm_rows<kept_vectors, 32>, by_warp);
     } else {
-        norm_rows<kept_vectors, norm_threads>
-            <<<static_cast<unsigned>(call.tokens), norm_threads, 0, stream>>>(norm, call);
+        run(norm_rows<kept_vectors, norm_threads>, by_block);
     }
-    check_launch("norm");
 }
 
 void add(const float* x, float* y, size_t count, cudaStream_t stream) {

@@ -20,7 +20,8 @@ struct EmbeddedTokens {
 };
 void embed(const Embeddings& embeddings, const EmbeddedTokens& tokens, float* x, cudaStream_t stream);
 
-// y = norm(x + residual); y may be x or residual. As kernels/norm. rounded: y in bfloat16 too, or null.
+// y = norm(x + residual); y may be x or residual, and so may `sum`, where x + residual goes too. As
+// kernels/norm.
 struct Norm {
     size_t hidden = 0;
     float epsilon = 0;
@@ -32,8 +33,10 @@ struct NormCall {
     bool narrow = false;
     const float* residual = nullptr;  // or null
     float* y = nullptr;
-    void* rounded = nullptr;  // bfloat16, or null
+    float* sum = nullptr;     // or null
+    void* rounded = nullptr;  // y in bfloat16 too, or null
     size_t tokens = 0;
+    bool early = false;  // early.cuh
 };
 void normalise(const Norm& norm, const NormCall& call, cudaStream_t stream);
 

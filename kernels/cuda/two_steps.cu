@@ -206,7 +206,8 @@ bool run_in_float_steps(const NeuronForest& forest, const ForestCall& call) {
 }
 
 bool run_in_two_steps(const NeuronForest& forest, const ForestCall& call) {
-    if (forest.trees.trees != 1 || call.tokens < fewest_for_two_steps) return false;
+    if (forest.trees.trees != 1 || forest.trees.gates != nullptr || call.tokens < fewest_for_two_steps)
+        return false;
     return run_in_float_steps(forest, call) || run_in_tensor_steps(forest, call);
 }
 

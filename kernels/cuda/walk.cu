@@ -14,7 +14,7 @@ constexpr uint32_t levels_at_once = 4, nodes_at_once = (1u << levels_at_once) - 
 // the subtree, of which four are needed.
 template <class T>
 __global__ void __launch_bounds__(block_threads) walk_by_block(const WalkArguments<T> w) {
-    __shared__ float z[nodes_at_once];
+    __shared__ float z[nodes_at_once], gates[nodes_at_once];
     const uint32_t token = blockIdx.x / w.trees, tree = blockIdx.x % w.trees, warp = threadIdx.x / 32;
     const T* x = w.x + size_t{token} * w.hidden;
     Walker walker;
@@ -24,15 +24,21 @@ __global__ void __launch_bounds__(block_threads) walk_by_block(const WalkArgumen
             const uint32_t node = ((walker.node + 1) << below) - 1 + (warp + 1 - (1u << below));
             const float value = w.scaled(warp_product(x, w.row(tree, node), w.hidden), token, tree, node);
             if (threadIdx.x % 32 == 0) z[warp] = value + w.offset_of(tree, node);
+            if (w.gates != nullptr) {
+                const float gate = warp_product(x, w.gate_row(tree, node), w.hidden);
+                if (threadIdx.x % 32 == 0) gates[warp] = gate;
+            }
         }
         __syncthreads();
         uint32_t place = 0;  // within the subtree
         for (uint32_t level = top; level < min(top + levels_at_once, w.levels); ++level) {
-            const float value = z[place];
+            const float value = z[place], gate = w.gates != nullptr ? gates[place] : 0.0F,
+                        test = w.routes_on_gate ? gate : value;
             if (w.neurons && threadIdx.x == 0)
-                w.activations[(size_t{token} * w.trees + tree) * w.levels + level] = neuron_value(w, value);
-            walker.step(w, level, value);
-            place = 2 * place + (goes_right(value, w.zero_goes_right) ? 2 : 1);
+                w.activations[(size_t{token} * w.trees + tree) * w.levels + level] =
+                    neuron_value(w, value, gate);
+            walker.step(w, level, test);
+            place = 2 * place + (goes_right(test, w.zero_goes_right) ? 2 : 1);
         }
         __syncthreads();
     }
@@ -63,9 +69,11 @@ __global__ void __launch_bounds__(block_threads) walk_by_warp(const WalkArgument
             product = warp_product(x, row, w.hidden);
         }
         const float z = w.scaled(product, token, tree, walker.node) + offset;
+        const float gate =
+            w.gates != nullptr ? warp_product(x, w.gate_row(tree, walker.node), w.hidden) : 0.0F;
         if (w.neurons && threadIdx.x % 32 == 0)
-            w.activations[size_t{unit} * w.levels + level] = neuron_value(w, z);
-        walker.step(w, level, z);
+            w.activations[size_t{unit} * w.levels + level] = neuron_value(w, z, gate);
+        walker.step(w, level, w.routes_on_gate ? gate : z);
     }
     if (threadIdx.x % 32 == 0) {
         w.leaf[unit] = walker.leaf(w);

@@ -10,19 +10,20 @@ namespace espalier::cuda {
 template <class T>
 struct WalkArguments {
     const T* x;
-    const T* nodes;
+    const T *nodes, *gates;
     const float* offset;
     const float *x_scale, *node_scale;  // of 8-bit rows
     float* activations;
     uint32_t* leaf;
     float* margin;
     uint32_t tokens, hidden, trees, levels;
-    bool neurons, zero_goes_right;
+    bool neurons, zero_goes_right, routes_on_gate;
     Activation activation;
 
     WalkArguments(const Trees& t, const void* from, const ForestCall& call)
         : x(static_cast<const T*>(from)),
           nodes(static_cast<const T*>(t.nodes)),
+          gates(static_cast<const T*>(t.gates)),
           offset(t.offset),
           x_scale(call.x_scale),
           node_scale(t.scale),
@@ -35,11 +36,15 @@ struct WalkArguments {
           levels(static_cast<uint32_t>(t.levels)),
           neurons(t.neurons),
           zero_goes_right(t.zero_goes_right),
+          routes_on_gate(t.routes_on_gate),
           activation(t.activation) {}
 
     __device__ uint32_t nodes_per_tree() const { return (1u << levels) - 1; }
     __device__ const T* row(uint32_t tree, uint32_t node) const {
         return nodes + (size_t{tree} * nodes_per_tree() + node) * hidden;
+    }
+    __device__ const T* gate_row(uint32_t tree, uint32_t node) const {
+        return gates + (row(tree, node) - nodes);
     }
     // A product of stored values as one of the numbers that they stand for.
     __device__ float scaled(float product, uint32_t token, uint32_t tree, uint32_t node) const {
@@ -143,10 +148,10 @@ struct Walker {
     }
 };
 
-// What a neuron gives, rounded as its output row will be multiplied with.
+// What a neuron gives, rounded as its output row will be multiplied with. gate: of gated ones.
 template <class T>
-__device__ inline float neuron_value(const WalkArguments<T>& w, float z) {
-    const float value = activated(w.activation, z);
+__device__ inline float neuron_value(const WalkArguments<T>& w, float z, float gate = 0) {
+    const float value = w.gates != nullptr ? activated(w.activation, gate) * z : activated(w.activation, z);
     if constexpr (sizeof(T) == 1) {
         return value;  // rounded later, with the others of its path
     } else {

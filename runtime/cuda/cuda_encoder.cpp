@@ -5,44 +5,13 @@
 
 #include "base/error.h"
 #include "kernels/cuda/byte_products.h"
+#include "kernels/cuda/one_row.h"
 #include "kernels/quantize/rotate.h"
 #include "runtime/arena.h"
 #include "runtime/block_loop.h"
+#include "runtime/decoder.h"
 
 namespace espalier {
-
-// Recorded once, launched again and again: a launch from the host takes microseconds, of which a short text's
-// blocks would take hundreds.
-class CudaEncoder::Graph {
-   public:
-    // record: puts everything on the stream.
-    template <class Record>
-    Graph(const Shape& shape, cudaStream_t stream, const Record& record) : shape_(shape) {
-        cuda::check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
-        cudaGraph_t graph = nullptr;
-        try {
-            record();
-        } catch (...) {
-            cudaStreamEndCapture(stream, &graph);
-            if (graph != nullptr) cudaGraphDestroy(graph);
-            cudaGetLastError();
-            throw;
-        }
-        cuda::check(cudaStreamEndCapture(stream, &graph), "recording");
-        const cudaError_t made = cudaGraphInstantiate(&launches_, graph, 0);
-        cudaGraphDestroy(graph);
-        cuda::check(made, "recording");
-    }
-    Graph(const Graph&) = delete;
-    Graph& operator=(const Graph&) = delete;
-    ~Graph() { cudaGraphExecDestroy(launches_); }
-    const Shape& shape() const { return shape_; }
-    void launch(cudaStream_t stream) const { cuda::check(cudaGraphLaunch(launches_, stream), "launching"); }
-
-   private:
-    Shape shape_;
-    cudaGraphExec_t launches_ = nullptr;
-};
 
 CudaEncoder::CudaEncoder(const Model& model, int number, const WorkspaceShape& shape, const int* cancel)
     : model_(model), most_(shape), cancel_(cancel), weights_(CudaModel::of(model, number)) {
@@ -60,16 +29,23 @@ void CudaEncoder::allocate() {
     const ModelSpec& spec = model_.spec();
     const size_t tokens = most_.max_tokens, hidden = spec.hidden, rows = tokens * hidden,
                  bytes = is_8bit() ? bytes_of(TensorType::bf16) : bytes_of(model_.precision());
-    size_t qkv = 0, query = hidden, inner = 0, activations = 0, counts = 0, order = 0;
+    const bool decodes = spec.family == Family::decoder;
+    size_t qkv = 0, query = hidden, inner = 0, gated = 0, activations = 0, counts = 0, order = 0,
+           attention = 0;
     bool several = false, parallel = false;
     for (size_t b = 0; b < spec.blocks.size(); ++b) {
         const BlockSpec& block = spec.blocks[b];
         qkv = std::max<size_t>(qkv, block.has(block_flag::attention) ? block.qkv_width() : 0);
         query = std::max<size_t>(query, block.has(block_flag::attention) ? block.query_width() : 0);
+        if (block.has(block_flag::attention) && attends_in_bytes(block))
+            attention = std::max(
+                attention, cuda::byte_attention_scratch(block.heads, block.kv_heads, block.head_dimension,
+                                                        tokens, most_.max_sequences));
         parallel = parallel || block.has(block_flag::parallel);
         several = several || block.part_count > 1;
         for (const CudaPart& part : weights_->blocks()[b].parts) {
             inner = std::max(inner, part.up.shape.outputs);
+            if (part.spec->has(part_flag::gated)) gated = std::max(gated, part.up.shape.outputs / 2);
             if (!part.spec->is_forest()) continue;
             if (part.spec->kind == PartKind::leaf_forest && (is_bf16() || is_8bit()))
                 inner = std::max(inner, cuda::inner_stride(part.leaf_forest));
@@ -97,9 +73,12 @@ void CudaEncoder::allocate() {
         rounded_scale_ = arena.take<float>(is_8bit() ? tokens : 0);
         inner_scale_ = arena.take<float>(is_8bit() ? tokens : 0);
         inner_bytes_ = arena.take<int8_t>(is_8bit() ? tokens * inner : 0);
-        qkv_ = arena.take<std::byte>(tokens * qkv * bytes);
-        mix_ = arena.take<std::byte>(tokens * query * bytes);
+        qkv_ = arena.take<std::byte>(tokens * qkv * (decodes ? sizeof(float) : bytes));
+        mix_ = arena.take<std::byte>(tokens * query * (is_8bit() ? sizeof(float) : bytes));
+        attention_ = arena.take<std::byte>(attention);
         inner_ = arena.take<std::byte>(tokens * inner * (is_8bit() ? sizeof(float) : bytes));
+        gated_ = arena.take<std::byte>(tokens * gated * bytes);
+        logits_ = arena.take<float>(decodes ? decoder_logit_rows * weights_->output().shape.outputs : 0);
         pooled_ = arena.take<float>(most_.max_sequences * hidden);
         for (const CudaBlock& block : weights_->blocks()) {
             for (const CudaPart& part : block.parts) {
@@ -131,13 +110,15 @@ void CudaEncoder::stage(const Batch& batch) {
     tokens_ = batch.tokens();
     sequences_ = batch.sequences();
     longest_ = 0;
+    const size_t before = cache_ ? cache_->length() : 0;
+    seen_ = cache_ ? cache_->bound(before + tokens_) : 0;
     staged_.resize(3 * tokens_ + sequences_ + 1);
     int32_t* places = staged_.data() + tokens_;
     std::copy(batch.ids.begin(), batch.ids.end(), staged_.begin());
     for (size_t s = 0; s < sequences_; ++s) {
         longest_ = std::max(longest_, batch.length(s));
         for (size_t t = 0; t < batch.length(s); ++t)
-            places[batch.offsets[s] + t] = static_cast<int32_t>(t);
+            places[batch.offsets[s] + t] = static_cast<int32_t>(before + t);
     }
     for (size_t t = 0; t < tokens_; ++t)
         staged_[2 * tokens_ + t] = batch.types.empty() ? 0 : batch.types[t];
@@ -158,16 +139,24 @@ void CudaEncoder::run(const Batch& batch, const Observers& observers) {
     cuda::check(cudaStreamSynchronize(stream_), "running");
 }
 
-// A shape that comes a second time in a row is recorded: the first time, libraries load and choose.
+// A shape that comes a second time in a row is recorded: the first time, libraries load and choose. A
+// decoder's next token is such a shape until the bound of what it sees grows.
 void CudaEncoder::launch(const Batch& batch, const Observers& observers) {
     const bool plain = !observers.any() && observers.without_block == Observers::none &&
                        observers.without_attention == Observers::none;
-    const Shape shape{tokens_, sequences_, longest_};
-    const auto record = [&] { BlockLoop::run(*this, model_.spec(), batch, observers); };
-    if (plain && shape == last_) {
+    const Shape shape{tokens_, sequences_, longest_, seen_};
+    const auto record = [&] {
+        BlockLoop::run(*this, model_.spec(), batch, observers);
+        if (cache_) make_logits(tokens_ - 1, 1);
+    };
+    logits_first_ = tokens_ - 1;
+    logits_rows_ = 1;
+    y_is_due_ = false;
+    const bool is_recorded = graph_ && recorded_ == shape;
+    if (plain && (shape == last_ || is_recorded)) {
         check_cancelled();
-        if (graph_ == nullptr || graph_->shape() != shape)
-            graph_ = std::make_unique<Graph>(shape, stream_, record);
+        if (!is_recorded) graph_.emplace(stream_, record);
+        recorded_ = shape;
         graph_->launch(stream_);
     } else {
         record();
@@ -183,7 +172,7 @@ void CudaEncoder::embed(const Batch&) {
     const cuda::Norm& norm = weights_->embedding_norm();
     cuda::embed(weights_->embeddings(), {ids_, places_, types_, tokens_}, x_, stream_);
     if (norm.weight != nullptr) {
-        normalise(norm, x_, nullptr, x_, !is_pre());
+        normalise(norm, {.x = x_, .y = x_}, !is_pre());
     } else if (!is_pre()) {
         round_input(x_);
     }
@@ -204,36 +193,57 @@ void CudaEncoder::round_input(const float* x, bool rotated) {
 }
 
 // is_read: layers read y next.
-void CudaEncoder::normalise(const cuda::Norm& norm, const float* x, const float* residual, float* y,
-                            bool is_read, bool narrow) {
-    cuda::normalise(norm, {x, narrow, residual, y, is_read && is_bf16() ? rounded_ : nullptr, tokens_},
-                    stream_);
-    if (is_read && is_8bit()) round_input(y);
+void CudaEncoder::normalise(const cuda::Norm& norm, const cuda::NormCall& call, bool is_read) {
+    cuda::NormCall whole = call;
+    whole.rounded = is_read && is_bf16() ? rounded_ : nullptr;
+    whole.tokens = tokens_;
+    whole.early = begins_early();
+    cuda::normalise(norm, whole, stream_);
+    if (is_read && is_8bit()) round_input(call.y);
 }
 
+// x + y, and its norm, in one launch.
 void CudaEncoder::normalise_input(const cuda::Norm& norm) {
-    normalise(norm, x_, nullptr, normed_, true);
+    const bool due = std::exchange(y_is_due_, false);
+    normalise(norm, {.x = x_, .residual = due ? y_ : nullptr, .y = normed_, .sum = due ? x_ : nullptr}, true);
 }
 
+// A decoder's output matrix reads what comes of it.
 void CudaEncoder::final_norm() {
     const cuda::Norm& norm = weights_->final_norm();
-    if (norm.weight != nullptr) normalise(norm, x_, nullptr, x_, false);
+    if (norm.weight == nullptr) {
+        settle();
+        if (cache_) round_input(x_);
+    } else {
+        const bool due = std::exchange(y_is_due_, false);
+        normalise(norm, {.x = x_, .residual = due ? y_ : nullptr, .y = x_}, cache_.has_value());
+    }
 }
 
 // Adds what the sublayer left in y: post-norm x = norm(y + x), pre-norm x = x + y.
 void CudaEncoder::add_output(const cuda::Norm& norm) {
     if (is_pre()) {
-        cuda::add(y_, x_, row_floats(), stream_);
+        y_is_due_ = true;
     } else {
-        normalise(norm, y_, x_, x_, true, narrow_y_);
+        normalise(norm, {.x = y_, .narrow = narrow_y_, .residual = x_, .y = x_}, true);
+    }
+}
+
+void CudaEncoder::settle() {
+    if (std::exchange(y_is_due_, false)) cuda::add(y_, x_, row_floats(), stream_);
+}
+
+void CudaEncoder::dense(const CudaDense& layer, const void* x, void* y, size_t rows) {
+    const cuda::DenseCall call{layer.weight, layer.bias, x, y, rows, stream_};
+    if (rows == 1) {
+        cuda::multiply_row(layer.shape, call, {false, begins_early()});
+    } else {
+        dense_.run(layer.shape, call);
     }
 }
 
 void CudaEncoder::dense(const CudaDense& layer, const void* x, const float* x_scale, void* y) {
-    if (!is_8bit()) {
-        dense_.run(layer.shape, {layer.weight, layer.bias, x, y, tokens_, stream_});
-        return;
-    }
+    if (!is_8bit()) return dense(layer, x, y, tokens_);
     cuda::ByteProduct product;
     product.a = static_cast<const int8_t*>(x);
     product.a_scale = x_scale;
@@ -253,24 +263,23 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     const BlockSpec& spec = model_.spec().blocks[b];
     const CudaBlock& block = weights_->blocks()[b];
     dense(block.qkv, layer_input(), rounded_scale_, qkv_);
-    cuda::AttentionCall call;
-    call.heads = spec.heads;
-    call.kv_heads = spec.kv_heads;
-    call.head_dimension = spec.head_dimension;
-    call.scale = spec.attention_scale;
-    call.type = is_8bit() ? TensorType::bf16 : model_.precision();
-    call.qkv = qkv_;
-    call.out = mix_;
-    call.offsets = offsets_;
-    call.sequences = sequences_;
-    call.longest = longest_;
-    call.stream = stream_;
-    cuda::attend(call);
+    if (cache_) {
+        cuda::NewTokens now;
+        now.qkv = static_cast<const float*>(qkv_);
+        now.places = places_;
+        now.tokens = tokens_;
+        now.seen = seen_;
+        now.out = mix_;
+        now.early = begins_early();
+        cache_->attend(b, now, stream_);
+    } else {
+        mix_sequences(spec);
+    }
     const void* mix = mix_;
     if (is_8bit()) {
         cuda::RoundedRows rounded;
         rounded.x = mix_;
-        rounded.narrow = true;
+        rounded.narrow = !attends_in_bytes(spec);
         rounded.rows = tokens_;
         rounded.columns = spec.query_width();
         rounded.rotated = true;
@@ -281,6 +290,25 @@ void CudaEncoder::attention(size_t b, const Batch&) {
     }
     dense(block.attention_out, mix, rounded_scale_, y_);
     narrow_y_ = block.narrow_attention;
+}
+
+// Every token of a sequence against every other.
+void CudaEncoder::mix_sequences(const BlockSpec& spec) {
+    cuda::AttentionCall call;
+    call.heads = spec.heads;
+    call.kv_heads = spec.kv_heads;
+    call.head_dimension = spec.head_dimension;
+    call.scale = spec.attention_scale;
+    call.type = is_8bit() && !attends_in_bytes(spec) ? TensorType::bf16 : model_.precision();
+    call.tokens = tokens_;
+    call.scratch = attention_;
+    call.qkv = qkv_;
+    call.out = mix_;
+    call.offsets = offsets_;
+    call.sequences = sequences_;
+    call.longest = longest_;
+    call.stream = stream_;
+    cuda::attend(call);
 }
 
 // The answer: whether there is anything in y now. A dense part that a leaf forest of its block runs gives
@@ -324,8 +352,12 @@ bool CudaEncoder::is_first_neurons(size_t b, size_t p) const {
 }
 
 void CudaEncoder::dense_part(const CudaPart& part, bool written) {
-    dense(part.up, layer_input(), rounded_scale_, inner_);
     const void* inner = inner_;
+    if (part.spec->has(part_flag::gated)) {
+        inner = gated(part);
+    } else {
+        dense(part.up, layer_input(), rounded_scale_, inner_);
+    }
     if (is_8bit()) {
         cuda::RoundedRows rounded;
         rounded.x = inner_;
@@ -339,6 +371,22 @@ void CudaEncoder::dense_part(const CudaPart& part, bool written) {
     }
     dense(part.down, inner, inner_scale_, written ? extra_ : y_);
     if (written) cuda::add(extra_, y_, row_floats(), stream_);
+}
+
+// act(x G) * (x U); not of 8 bits.
+const void* CudaEncoder::gated(const CudaPart& part) {
+    const Activation activation = part.spec->activation;
+    if (tokens_ == 1) {
+        cuda::DenseShape shape = part.up.shape;
+        shape.activation = activation;
+        cuda::multiply_row(shape, {part.up.weight, part.up.bias, layer_input(), gated_, 1, stream_},
+                           {true, begins_early()});
+    } else {
+        dense(part.up, layer_input(), inner_, tokens_);
+        cuda::multiply_gates(
+            {activation, model_.precision(), inner_, tokens_, part.up.shape.outputs / 2, gated_}, stream_);
+    }
+    return gated_;
 }
 
 void CudaEncoder::clear_output() {
@@ -356,6 +404,7 @@ void copy_rows(float* to, const float* from, size_t count, cudaStream_t stream) 
 }  // namespace
 
 void CudaEncoder::start_beside() {
+    settle();
     copy_rows(beside_x_, x_, row_floats(), stream_);
     copy_rows(beside_sum_, x_, row_floats(), stream_);
 }
@@ -367,6 +416,7 @@ void CudaEncoder::go_back_beside() {
 }
 
 void CudaEncoder::collect_beside() {
+    settle();
     cuda::add_difference(x_, beside_x_, beside_sum_, row_floats(), stream_);
 }
 
@@ -388,6 +438,7 @@ void CudaEncoder::show(const Observers::Hook& hook, size_t layer, const float* x
 }
 
 void CudaEncoder::show_layer(const Observers& observers, size_t layer) {
+    if (observers.layer.function != nullptr) settle();
     show(observers.layer, layer, x_);
 }
 
@@ -418,6 +469,36 @@ void CudaEncoder::routes(std::span<const ForestRoutes> target) {
             copy_back(to.margin, from.margin, count * sizeof(float));
         }
     }
+}
+
+void CudaEncoder::use_cache(const KeyValueCache& sequence) {
+    cuda::check(cudaSetDevice(weights_->device().number), "choosing the device");
+    cache_.emplace(model_, sequence, most_.max_tokens);
+    host_logits_ = cuda::HostBuffer(decoder_logit_rows * model_.spec().vocabulary * sizeof(float));
+}
+
+// Of hidden states of the last run; they come back with the stream.
+void CudaEncoder::make_logits(size_t first, size_t rows) {
+    const CudaDense& output = weights_->output();
+    const size_t at = first * model_.spec().hidden, row = model_.spec().vocabulary * sizeof(float),
+                 pitch = output.shape.outputs * sizeof(float);
+    const void* x =
+        is_bf16() ? static_cast<const uint16_t*>(rounded_) + at : static_cast<const void*>(x_ + at);
+    dense(output, x, logits_, rows);
+    cuda::check(cudaMemcpy2DAsync(host_logits_.as<void>(), row, logits_, pitch, row, rows,
+                                  cudaMemcpyDeviceToHost, stream_),
+                "copying results");
+}
+
+// Those of the last token are made with its run.
+const float* CudaEncoder::logits(size_t first, size_t rows) {
+    if (first != logits_first_ || rows != logits_rows_) {
+        make_logits(first, rows);
+        cuda::check(cudaStreamSynchronize(stream_), "running");
+        logits_first_ = first;
+        logits_rows_ = rows;
+    }
+    return host_logits_.as<float>();
 }
 
 bool cuda_compiled_in() noexcept {

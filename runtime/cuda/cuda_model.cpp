@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/byte_products.h"
+#include "kernels/cuda/cached_attention.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/quantize/rotate.h"
 #include "model_format/schema.h"
@@ -26,22 +27,32 @@ void refuse_what_does_not_run(const Model& model, const cuda::Device& device) {
         throw Error(Status::unsupported, "%s: %s do not run on a GPU in this version", model.file().source(),
                     what);
     };
-    if (spec.family != Family::encoder) refuse("decoders");
+    const bool decodes = spec.family == Family::decoder, is_8bit = model.precision() == TensorType::s8;
+    if (decodes && is_8bit) refuse("decoders in 8 bits");
     if (model.precision() != TensorType::f32 && !device.has_bf16_products())
         throw Error(Status::unsupported, "cuda: %s: %s needs compute capability 8.0, found %d.%d (f32 runs)",
                     device.name, name_of(model.precision()), device.major, device.minor);
     if (spec.hidden % cuda::hidden_multiple != 0) refuse("hidden sizes that are no multiple of 8");
     if (spec.hidden > widest_norm) refuse("hidden sizes above 4096");
     for (const BlockSpec& block : spec.blocks) {
+        const size_t widest = decodes ? cuda::widest_cached_head : cuda::widest_head;
         if (block.has(block_flag::attention) &&
-            (block.head_dimension > cuda::widest_head || block.head_dimension % cuda::head_multiple != 0))
-            refuse("attention heads that are wider than 64 or no multiple of 8");
+            (block.head_dimension > widest || block.head_dimension % cuda::head_multiple != 0))
+            refuse(decodes ? "attention heads of a decoder that are wider than 128 or no multiple of 8"
+                           : "attention heads that are wider than 64 or no multiple of 8");
         for (const PartSpec& part : spec.parts_of(block)) {
-            if (part.has(part_flag::gated)) refuse("gated parts");
-            if (model.precision() == TensorType::s8 &&
-                std::max(part.width, part.leaf_width) > cuda::widest_rounded_row)
+            if (part.has(part_flag::gated) && part.kind == PartKind::leaf_forest) refuse("gated leaves");
+            if (part.has(part_flag::gated) && is_8bit) refuse("gated parts in 8 bits");
+            if (is_8bit && std::max(part.width, part.leaf_width) > cuda::widest_rounded_row)
                 refuse("parts wider than 12288 in 8 bits");
             if (part.depth > deepest_tree) refuse("trees of a depth above 20");
+        }
+    }
+    for (const PreparedBlock& block : model.prepared().blocks) {
+        for (const PreparedPart& part : block.parts) {
+            if (model.precision() == TensorType::s8 && part.spec->kind == PartKind::leaf_forest &&
+                part.leaf_forest.leaf_width + part.leaf_forest.shared_width > cuda::widest_rounded_row)
+                refuse("leaves that with a dense part beside them are wider than 12288 in 8 bits");
         }
     }
 }
@@ -70,6 +81,7 @@ class CudaUpload {
         if (spec_.has(model_flag::final_norm)) t.final_norm_ = norm("final_norm");
         for (size_t b = 0; b < spec_.blocks.size(); ++b)
             t.blocks_.push_back(block(b));
+        if (spec_.family == Family::decoder) t.output_ = output();
         values_.release();
         cuda::check(cudaDeviceSynchronize(), "copying weights");
     }
@@ -207,6 +219,43 @@ class CudaUpload {
         return layer;
     }
 
+    CudaDense output() {
+        const char* name = spec_.has(model_flag::tied_output) ? "embeddings.word" : "output.weight";
+        const size_t hidden = spec_.hidden, rows = spec_.vocabulary,
+                     padded = round_up(rows, cuda::hidden_multiple);
+        if (name == std::string_view("embeddings.word") && model_.precision() == TensorType::f32 &&
+            padded == rows) {
+            CudaDense layer;
+            layer.shape = {hidden, rows, TensorType::f32, TensorType::f32, Activation::none, false};
+            layer.weight = target_.embeddings_.words;
+            return layer;
+        }
+        return dense(name, nullptr, {rows, hidden, padded, hidden}, Activation::none, TensorType::f32);
+    }
+
+    // [2 padded, hidden]: gates, and behind them what they are multiplied with.
+    CudaDense gates(size_t b, size_t p, const PartSpec& spec, size_t padded) {
+        const size_t hidden = spec_.hidden, half = padded * hidden;
+        const TensorType type = model_.precision();
+        CudaDense layer;
+        layer.shape = {hidden, 2 * padded, type, type, Activation::none, false};
+        padded_.assign(2 * half, 0.0F);
+        std::copy_n(values_.passing(part_tensor(b, p, "gate.weight").text), spec.width * hidden,
+                    padded_.data());
+        std::copy_n(values_.passing(part_tensor(b, p, "up.weight").text), spec.width * hidden,
+                    padded_.data() + half);
+        layer.weight = rounded(padded_.data(), 2 * padded, hidden, type);
+        if (!spec.has(part_flag::gate_bias) && !spec.has(part_flag::up_bias)) return layer;
+        padded_.assign(2 * padded, 0.0F);
+        if (spec.has(part_flag::gate_bias))
+            std::copy_n(values_.passing(part_tensor(b, p, "gate.bias").text), spec.width, padded_.data());
+        if (spec.has(part_flag::up_bias))
+            std::copy_n(values_.passing(part_tensor(b, p, "up.bias").text), spec.width,
+                        padded_.data() + padded);
+        layer.bias = rounded(padded_.data(), 1, 2 * padded, type);
+        return layer;
+    }
+
     CudaBlock block(size_t b) {
         CudaBlock out;
         const BlockSpec& spec = spec_.blocks[b];
@@ -218,7 +267,8 @@ class CudaUpload {
             const size_t qkv = spec.qkv_width(), query = spec.query_width();
             out.qkv = dense(name("qkv.weight").text,
                             spec.has(block_flag::qkv_bias) ? name("qkv.bias").text : nullptr,
-                            {qkv, hidden, qkv, hidden}, Activation::none, narrow());
+                            {qkv, hidden, qkv, hidden}, Activation::none,
+                            spec_.family == Family::decoder ? TensorType::f32 : narrow());
             out.attention_out = dense(name("out.weight").text,
                                       spec.has(block_flag::output_bias) ? name("out.bias").text : nullptr,
                                       {hidden, query, hidden, query}, Activation::none,
@@ -262,9 +312,11 @@ class CudaUpload {
             // In 8 bits a row of activations is rounded with one scale, of what they were exactly.
             const TensorType between = is_8bit() ? TensorType::f32 : model_.precision();
             const auto up_bias = part_tensor(b, p, "up.bias"), down_bias = part_tensor(b, p, "down.bias");
-            out.up = dense(part_tensor(b, p, "up.weight").text,
-                           spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
-                           {width, hidden, padded, hidden}, spec.activation, between);
+            out.up = spec.has(part_flag::gated)
+                         ? gates(b, p, spec, padded)
+                         : dense(part_tensor(b, p, "up.weight").text,
+                                 spec.has(part_flag::up_bias) ? up_bias.text : nullptr,
+                                 {width, hidden, padded, hidden}, spec.activation, between);
             out.down = dense(part_tensor(b, p, "down.weight").text,
                              spec.has(part_flag::output_bias) ? down_bias.text : nullptr,
                              {hidden, width, hidden, padded}, Activation::none, output);
@@ -274,7 +326,7 @@ class CudaUpload {
         if (spec.kind == PartKind::leaf_forest) {
             out.leaf_forest = leaf_forest(b, p, spec);
             if (shares() && model_.prepared().blocks[b].parts[p].leaf_forest.shared_width > 0)
-                share(b, out.leaf_forest);
+                share(b, p, out.leaf_forest);
         } else {
             out.neuron_forest = neuron_forest(b, p, spec);
         }
@@ -336,18 +388,57 @@ class CudaUpload {
     }
 
     // What the model fuses for the CPU, a small dense part with a leaf forest, is fused here too.
-    bool shares() const { return model_.precision() == TensorType::bf16; }
-    void share(size_t b, cuda::LeafForest& f) {
+    bool shares() const { return model_.precision() != TensorType::f32; }
+    void share(size_t b, size_t p, cuda::LeafForest& f) {
         const auto parts = spec_.parts_of(spec_.blocks[b]);
         size_t d = 0;
         while (!is_shared(b, d))
             ++d;
-        const auto down = part_tensor(b, d, "down.weight");
         f.shared_width = parts[d].width;
+        if (is_8bit()) {
+            share_bytes(b, p, d, f);
+            return;
+        }
+        const auto down = part_tensor(b, d, "down.weight");
         f.shared_up = rows(part_tensor(b, d, "up.weight").text, f.rows);
         f.shared_down = transposed(down.text, spec_.hidden, parts[d].width, f.rows);
         f.shared_up_bias = floats_if(parts[d].has(part_flag::up_bias), part_tensor(b, d, "up.bias").text);
         f.shared_bias = floats_if(parts[d].has(part_flag::output_bias), part_tensor(b, d, "down.bias").text);
+    }
+
+    // d: the dense part. Its second layer gets a scale a neuron, as leaves have them.
+    void share_bytes(size_t b, size_t p, size_t d, cuda::LeafForest& f) {
+        const PartSpec& dense = spec_.parts_of(spec_.blocks[b])[d];
+        const size_t width = dense.width, hidden = spec_.hidden, padded = cuda::byte_row(width);
+        const Matrix m{width, hidden, padded, hidden};
+        const Bytes up = bytes(values_.passing(part_tensor(b, d, "up.weight").text, true), 1, m);
+        f.shared_up = up.values;
+        f.shared_up_scale = up.scale;
+        const float* wide = values_.passing(part_tensor(b, d, "down.weight").text, true);
+        std::vector<float> by_neuron(width * hidden);
+        for (size_t i = 0; i < hidden; ++i) {
+            for (size_t n = 0; n < width; ++n)
+                by_neuron[n * hidden + i] = wide[i * width + n];
+        }
+        const Bytes down = bytes(by_neuron.data(), 1, m, true);
+        f.shared_down = down.values;
+        f.shared_down_scale = down.scale;
+        f.rotated_shared = rotation_span(width) > 1;
+        if (dense.has(part_flag::up_bias))
+            f.shared_up_bias = static_cast<const float*>(
+                matrix(part_tensor(b, d, "up.bias").text, TensorType::f32, {1, width, 1, padded}));
+        if (dense.has(part_flag::output_bias))
+            add_to_biases(part_tensor(b, d, "down.bias").text, part_tensor(b, p, "leaf.bias").text, f);
+    }
+    // f.bias, with another part's in those of its first tree.
+    void add_to_biases(const char* other, const char* own, cuda::LeafForest& f) {
+        const size_t hidden = spec_.hidden, leaves = f.trees.leaves();
+        std::vector<float> sums(f.trees.trees * leaves * hidden);
+        if (f.bias != nullptr) std::copy_n(values_.passing(own), sums.size(), sums.begin());
+        const float* added = values_.passing(other);
+        for (size_t i = 0; i < leaves * hidden; ++i)
+            sums[i] += added[i % hidden];
+        f.bias = static_cast<const float*>(uploaded(sums.data(), sums.size() * sizeof(float)));
     }
 
     cuda::NeuronForest neuron_forest(size_t b, size_t p, const PartSpec& spec) {
@@ -365,6 +456,10 @@ class CudaUpload {
             f.out_scale = out.scale;
         } else {
             f.trees.nodes = rows(part_tensor(b, p, "in.weight").text, f.trees.rows);
+            if (spec.has(part_flag::gated)) {
+                f.trees.gates = rows(part_tensor(b, p, "gate.weight").text, f.trees.rows);
+                f.trees.routes_on_gate = spec.routes_on == RoutesOn::gate;
+            }
             f.out = rows(part_tensor(b, p, "out.weight").text, f.trees.rows);
         }
         f.trees.offset = floats_if(spec.has(part_flag::up_bias), part_tensor(b, p, "in.bias").text);

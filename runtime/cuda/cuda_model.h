@@ -22,7 +22,9 @@ struct CudaDense {
 
 struct CudaPart {
     const PartSpec* spec = nullptr;
-    CudaDense up, down;  // dense; the width rounded up to 8, or 16, with neurons that give nothing
+    // Dense; the width rounded up to 8, or 16, with neurons that give nothing. Gated: `up` gives gates, not
+    // yet activated, and behind them as many others.
+    CudaDense up, down;
     cuda::LeafForest leaf_forest;
     cuda::NeuronForest neuron_forest;
     size_t forest = 0;  // its number among the model's forests
@@ -50,6 +52,7 @@ class CudaModel {
     const cuda::Embeddings& embeddings() const { return embeddings_; }
     const cuda::Norm& embedding_norm() const { return embedding_norm_; }  // without weight: none
     const cuda::Norm& final_norm() const { return final_norm_; }
+    const CudaDense& output() const { return output_; }  // a decoder's; the vocabulary rounded up to 8
     const std::vector<CudaBlock>& blocks() const { return blocks_; }
     size_t bytes() const;  // on the device
 
@@ -64,6 +67,7 @@ class CudaModel {
     std::unique_ptr<void, Unregister> registered_;  // the mapped file, where the device reads it in place
     cuda::Embeddings embeddings_;
     cuda::Norm embedding_norm_, final_norm_;
+    CudaDense output_;
     std::vector<CudaBlock> blocks_;
 };
 

@@ -174,10 +174,11 @@ typedef struct espalier_context_options {
     void* arena;            /* the caller's memory of arena_bytes, at a multiple of 64; null: allocated */
     size_t arena_bytes;
     const int* cancel; /* if not null: a call stops soon after this becomes non-zero (written atomically) */
-    /* Where blocks run: "cpu" (also null), "cuda" or "cuda:N", the GPU of that number. Encoders alone, in f32
-     * or bf16 (ESPALIER_UNSUPPORTED for others, and where build, driver or GPU are missing); the contexts of
-     * a model on a GPU share one copy of its weights there, and activations stay there. Heads, and the texts
-     * before them, are the CPU's. Read when the context is made. */
+    /* Where blocks run: "cpu" (also null), "cuda" or "cuda:N", the GPU of that number. Encoders in f32, bf16
+     * or 8 bits, decoders in f32 or bf16 (ESPALIER_UNSUPPORTED for what does not run there, and where build,
+     * driver or GPU are missing); the contexts of a model on a GPU share one copy of its weights there, and
+     * activations, a decoder's keys and values among them, stay there. Heads, the choice of a next token, and
+     * texts are the CPU's. Read when the context is made. */
     const char* device;
 } espalier_context_options;
 
