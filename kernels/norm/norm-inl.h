@@ -101,7 +101,8 @@ class NormRow {
 template <class Arch, bool has_bias>
 inline void norm_rows_as(const NormWeights& n, const float* x, const float* residual, float* y,
                          const RoundedRows& rounded, size_t tokens) {
-    const bool turns = rounded.type == TensorType::s8 && rotation_span(n.hidden) > 1;
+    // Encoders' norms have a bias; for others a second copy of it all would be code for nobody's sake.
+    const bool turns = has_bias && rounded.type == TensorType::s8 && rotation_span(n.hidden) > 1;
     RotatedRows<Arch> turned(turns ? n.hidden : rotation_limit);
     const size_t at_once = turns ? turned.at_once() : turned.most;
     NormRow<Arch, has_bias> row[turned.most];
@@ -114,7 +115,7 @@ inline void norm_rows_as(const NormWeights& n, const float* x, const float* resi
         for (size_t r = 0; r < count; ++r)
             row[r].find_scale(n);
         std::byte* bytes = rounded.rows + start * bytes_of(rounded.type);
-        if (turns) {
+        if (has_bias && turns) {
             // On the way out of the registers that it is normed in.
             for (size_t r = 0; r < count; ++r)
                 turned.turn(r, row[r].finisher(n));
@@ -124,7 +125,7 @@ inline void norm_rows_as(const NormWeights& n, const float* x, const float* resi
         for (size_t r = 0; r < count; ++r)
             row[r].finish(n);
         if (rounded.type != TensorType::f32)
-            round_rows<Arch>(rounded.type, false, y + start, count, n.hidden, bytes,
+            round_rows<Arch>(rounded.type, true, y + start, count, n.hidden, bytes,
                              rounded.type == TensorType::s8 ? rounded.scale + first : nullptr);
     }
 }

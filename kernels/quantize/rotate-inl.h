@@ -14,13 +14,12 @@ template <class Arch>
 }
 
 // Hadamard matrices over the blocks of a row of which value(i) is the vector from i on, asked once for each
-// and before its y is written. is_last: no reflection follows, and the answer is as of rotate_values.
-template <class Arch, size_t span, bool is_last, class Value>
-[[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
+// and before its y is written.
+template <class Arch, size_t span, class Value>
+[[gnu::always_inline]] inline void mix_blocks(const Value& value, size_t count, float* y) {
     using V = Floats<Arch>;
     // 1 / sqrt(span)
     const V scale(span == 16 ? 0.25F : span == 8 ? 0.353553391F : span == 4 ? 0.5F : 0.707106781F);
-    Integers<Arch> sizes(0);
     for (size_t start = 0; start < count; start += rotation_step * span) {
         for (size_t lane = start; lane < start + rotation_step; lane += lanes<Arch>) {
             V v[span];
@@ -38,14 +37,10 @@ template <class Arch, size_t span, bool is_last, class Value>
                 }
             }
 #pragma GCC unroll 16
-            for (size_t i = 0; i < span; ++i) {
-                const V mixed = v[i] * scale;
-                mixed.store_unaligned(y + lane + i * rotation_step);
-                if constexpr (is_last) sizes = xsimd::max(sizes, size_bits<Arch>(mixed));
-            }
+            for (size_t i = 0; i < span; ++i)
+                (v[i] * scale).store_unaligned(y + lane + i * rotation_step);
         }
     }
-    return sizes;
 }
 
 // x - 2 * (mean over the blocks), in place. known: how many blocks there are, so that they stay in registers;
@@ -70,18 +65,27 @@ inline Integers<Arch> reflect_blocks(float* y, size_t block, size_t any) {
     return sizes;
 }
 
-template <class Arch, bool is_last, class Value>
-[[gnu::always_inline]] inline Integers<Arch> mix_blocks(const Value& value, size_t count, float* y) {
+template <class Arch, class Value>
+[[gnu::always_inline]] inline void mix_blocks(const Value& value, size_t count, float* y) {
     switch (rotation_span(count)) {
         case 16:
-            return mix_blocks<Arch, 16, is_last>(value, count, y);
+            return mix_blocks<Arch, 16>(value, count, y);
         case 8:
-            return mix_blocks<Arch, 8, is_last>(value, count, y);
+            return mix_blocks<Arch, 8>(value, count, y);
         case 4:
-            return mix_blocks<Arch, 4, is_last>(value, count, y);
+            return mix_blocks<Arch, 4>(value, count, y);
         default:
-            return mix_blocks<Arch, 2, is_last>(value, count, y);
+            return mix_blocks<Arch, 2>(value, count, y);
     }
+}
+
+// The bits of the largest sizes of whole vectors, lane by lane.
+template <class Arch>
+inline Integers<Arch> largest_sizes(const float* y, size_t count) {
+    Integers<Arch> sizes(0);
+    for (size_t i = 0; i < count; i += lanes<Arch>)
+        sizes = xsimd::max(sizes, size_bits<Arch>(Floats<Arch>::load_unaligned(y + i)));
+    return sizes;
 }
 
 // y: the row of which value(i) is the vector from i on, turned; rotation_span(count) is more than 1. The
@@ -89,15 +93,15 @@ template <class Arch, bool is_last, class Value>
 template <class Arch, class Value>
 [[gnu::always_inline]] inline Integers<Arch> rotate_values(const Value& value, size_t count, float* y) {
     const size_t blocks = rotation_blocks(count), block = rotation_step * rotation_span(count);
-    if (blocks == 1) return mix_blocks<Arch, true>(value, count, y);
-    mix_blocks<Arch, false>(value, count, y);
+    mix_blocks<Arch>(value, count, y);
+    if (blocks == 1) return largest_sizes<Arch>(y, count);
     if (blocks == 3) return reflect_blocks<Arch, 3>(y, block, blocks);  // hidden 384 and 768
     return reflect_blocks<Arch, 0>(y, block, blocks);
 }
 
-// In place.
+// In place. Not inlined: it stands at several places of every leaf kernel.
 template <class Arch>
-inline void rotate_row(float* y, size_t count) {
+[[gnu::noinline]] void rotate_row(float* y, size_t count) {
     rotate_values<Arch>([y](size_t i) { return Floats<Arch>::load_unaligned(y + i); }, count, y);
 }
 

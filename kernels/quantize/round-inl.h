@@ -179,7 +179,7 @@ class RotatedRows {
 };
 
 template <class Arch>
-inline void round_rotated(const float* x, size_t rows, size_t columns, int8_t* y, float* scale) {
+[[gnu::noinline]] void round_rotated(const float* x, size_t rows, size_t columns, int8_t* y, float* scale) {
     RotatedRows<Arch> turned(columns);
     for (size_t first = 0; first < rows; first += turned.at_once()) {
         const size_t count = std::min(turned.at_once(), rows - first);
