@@ -89,16 +89,7 @@ struct TinyDecoder {
     // A decoder of this vocabulary; its matrices times `scale`.
     static AlignedBytes bytes_of(const ModelSpec& s, float scale = 1) {
         auto tensors = random_tensors(s, only(TensorType::f32), 11);
-        for (TensorSource& tensor : tensors) {
-            if (tensor.type != TensorType::f32 || tensor.dimensions.size() < 2 || scale == 1) continue;
-            tensor.data = [inner = tensor.data, scale] {
-                auto bytes = inner();
-                auto* values = reinterpret_cast<float*>(bytes.data());
-                for (size_t i = 0; i < bytes.size() / sizeof(float); ++i)
-                    values[i] *= scale;
-                return bytes;
-            };
-        }
+        if (scale != 1) scale_matrices(tensors, scale);
         std::erase_if(tensors, [](const TensorSource& t) { return t.name.starts_with("tokenizer."); });
         add_vocabulary(tensors, tiny_pieces());
         tensors.push_back(

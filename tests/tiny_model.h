@@ -199,6 +199,20 @@ inline std::vector<TensorSource> random_tensors(const ModelSpec& spec, TypeChoic
     return out;
 }
 
+// Every float32 matrix times `scale`.
+inline void scale_matrices(std::vector<TensorSource>& tensors, float scale) {
+    for (TensorSource& tensor : tensors) {
+        if (tensor.type != TensorType::f32 || tensor.dimensions.size() < 2) continue;
+        tensor.data = [inner = tensor.data, scale] {
+            auto bytes = inner();
+            auto* values = reinterpret_cast<float*>(bytes.data());
+            for (size_t i = 0; i < bytes.size() / sizeof(float); ++i)
+                values[i] *= scale;
+            return bytes;
+        };
+    }
+}
+
 inline AlignedBytes tiny_model() {
     const ModelSpec spec = tiny_spec();
     return model_to_memory(spec, random_tensors(spec, all_types()));

@@ -20,14 +20,12 @@ struct Vector {
     float values[vector_values<T>];
 };
 
-__device__ inline Vector<float> load_vector(const float* from) {
-    const float4 raw = *reinterpret_cast<const float4*>(from);
-    return {{raw.x, raw.y, raw.z, raw.w}};
+// A load's bits as numbers of the type that is named.
+__device__ inline Vector<float> widened(const uint4& raw, const float*) {
+    return {{__uint_as_float(raw.x), __uint_as_float(raw.y), __uint_as_float(raw.z), __uint_as_float(raw.w)}};
 }
-
 // A bfloat16 is the upper half of a float32.
-__device__ inline Vector<bf16> load_vector(const bf16* from) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(from);
+__device__ inline Vector<bf16> widened(const uint4& raw, const bf16*) {
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
     Vector<bf16> v;
 #pragma unroll
@@ -36,6 +34,11 @@ __device__ inline Vector<bf16> load_vector(const bf16* from) {
         v.values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
     }
     return v;
+}
+
+template <class T>
+__device__ inline Vector<T> load_vector(const T* from) {
+    return widened(*reinterpret_cast<const uint4*>(from), from);
 }
 
 // All lanes get the same sum, to the bit: each step adds the same two numbers on both sides.

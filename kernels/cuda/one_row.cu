@@ -19,20 +19,6 @@ struct Row {
     Activation activation;
 };
 
-__device__ inline Vector<float> widened(const uint4& raw, const float*) {
-    return {{__uint_as_float(raw.x), __uint_as_float(raw.y), __uint_as_float(raw.z), __uint_as_float(raw.w)}};
-}
-__device__ inline Vector<bf16> widened(const uint4& raw, const bf16*) {
-    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-    Vector<bf16> v;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        v.values[2 * i] = __uint_as_float(words[i] << 16);
-        v.values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-    return v;
-}
-
 // A warp an output; gated: two rows of weights for one output. Weights are read once and not kept; the first
 // of them while what x comes from may still be at work.
 template <class T, class Out, bool gated, uint32_t ahead>

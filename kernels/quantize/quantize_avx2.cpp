@@ -3,8 +3,8 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/avx2.h"
-#include "kernels/cpu/scalar.h"
 #include "kernels/quantize/round-inl.h"
+#include "kernels/quantize/widen-inl.h"
 
 namespace espalier::avx2 {
 namespace {
@@ -21,20 +21,12 @@ __m256 load8(TensorType type, const void* source, size_t i, __m256 scale) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(packed), 16));
 }
 
-// target = or += the numbers.
 template <bool add>
 void widen_to(TensorType type, const void* source, float scale, float* target, size_t count) {
-    size_t i = 0;
-    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
-        const __m256 scales = _mm256_set1_ps(scale);
-        for (; i + 8 <= count; i += 8) {
-            __m256 values = load8(type, source, i, scales);
-            if constexpr (add) values = _mm256_add_ps(_mm256_loadu_ps(target + i), values);
-            _mm256_storeu_ps(target + i, values);
-        }
-    }
-    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
-    (add ? scalar::add_widened : scalar::widen)(type, rest, scale, target + i, count - i);
+    const __m256 scales = _mm256_set1_ps(scale);
+    widen_numbers<xsimd::fma3<xsimd::avx2>, add>(type, source, scale, target, count, [=](size_t i) {
+        return Floats<xsimd::fma3<xsimd::avx2>>(load8(type, source, i, scales));
+    });
 }
 
 }  // namespace

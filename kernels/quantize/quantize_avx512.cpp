@@ -3,8 +3,8 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/avx512.h"
-#include "kernels/cpu/scalar.h"
 #include "kernels/quantize/round-inl.h"
+#include "kernels/quantize/widen-inl.h"
 
 namespace espalier::avx512 {
 namespace {
@@ -21,20 +21,12 @@ __m512 load16(TensorType type, const void* source, size_t i, __m512 scale) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16));
 }
 
-// target = or += the numbers.
 template <bool add>
 void widen_to(TensorType type, const void* source, float scale, float* target, size_t count) {
-    size_t i = 0;
-    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
-        const __m512 scales = _mm512_set1_ps(scale);
-        for (; i + 16 <= count; i += 16) {
-            __m512 values = load16(type, source, i, scales);
-            if constexpr (add) values = _mm512_add_ps(_mm512_loadu_ps(target + i), values);
-            _mm512_storeu_ps(target + i, values);
-        }
-    }
-    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
-    (add ? scalar::add_widened : scalar::widen)(type, rest, scale, target + i, count - i);
+    const __m512 scales = _mm512_set1_ps(scale);
+    widen_numbers<xsimd::avx512bw, add>(type, source, scale, target, count, [=](size_t i) {
+        return Floats<xsimd::avx512bw>(load16(type, source, i, scales));
+    });
 }
 
 }  // namespace

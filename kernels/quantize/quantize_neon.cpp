@@ -2,8 +2,8 @@
 #include <arm_neon.h>
 
 #include "kernels/cpu/neon.h"
-#include "kernels/cpu/scalar.h"
 #include "kernels/quantize/round-inl.h"
+#include "kernels/quantize/widen-inl.h"
 
 namespace espalier::neon {
 namespace {
@@ -18,19 +18,10 @@ float32x4_t load4(TensorType type, const void* source, size_t i, float scale) {
     return vmulq_n_f32(vcvtq_f32_s32(vld1q_s32(values)), scale);
 }
 
-// target = or += the numbers.
 template <bool add>
 void widen_to(TensorType type, const void* source, float scale, float* target, size_t count) {
-    size_t i = 0;
-    if (type == TensorType::f16 || type == TensorType::bf16 || type == TensorType::s8) {
-        for (; i + 4 <= count; i += 4) {
-            float32x4_t values = load4(type, source, i, scale);
-            if constexpr (add) values = vaddq_f32(vld1q_f32(target + i), values);
-            vst1q_f32(target + i, values);
-        }
-    }
-    const auto* rest = static_cast<const char*>(source) + i * bytes_of(type);
-    (add ? scalar::add_widened : scalar::widen)(type, rest, scale, target + i, count - i);
+    widen_numbers<NeonArch, add>(type, source, scale, target, count,
+                                 [=](size_t i) { return Floats<NeonArch>(load4(type, source, i, scale)); });
 }
 
 }  // namespace

@@ -1,31 +1,22 @@
 // Decoders on a GPU against the same on the CPU: logits of prompts and of token after token, what is kept
 // between them, and continuations. Skipped where there is no GPU. ESPALIER_BRIEF_TESTS: fewer tokens, for
 // tools that look at every access to memory.
-#include <cuda_runtime.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "base/error.h"
 #include "runtime/generate.h"
-#include "tests/skip.h"
+#include "tests/cuda/gpu.h"
 #include "tests/tiny_decoder.h"
 
 namespace {
 
 using namespace espalier;
 using namespace espalier::test;
-
-bool has_gpu() {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return true;
-    skip("no GPU");
-    return false;
-}
 
 PartSpec gated(uint32_t width, Activation activation = Activation::silu) {
     PartSpec part;
@@ -157,10 +148,6 @@ class Pair {
 // a block more, of random signs. Blocks here are few and as large as what they add to: 2^-9 * sqrt(6 * 4) = 1
 // %, for the worst of all tokens three times as much.
 constexpr double narrow_budget = 0.03;
-
-bool is_brief() {
-    return std::getenv("ESPALIER_BRIEF_TESTS") != nullptr;
-}
 
 void check(const ModelSpec& spec, size_t prompt, size_t more) {
     if (is_brief()) more = 2;

@@ -1,36 +1,21 @@
 // Encoders on a GPU against the same on the CPU: the same leaves but for hairlines, and outputs close to each
 // other. Skipped where there is no GPU.
-#include <cuda_runtime.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
 #include "base/error.h"
 #include "runtime/context.h"
-#include "tests/skip.h"
+#include "tests/cuda/gpu.h"
 #include "tests/tiny_model.h"
 
 namespace {
 
 using namespace espalier;
 using namespace espalier::test;
-
-bool has_gpu() {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0) return true;
-    skip("no GPU");
-    return false;
-}
-
-// Under compute-sanitizer's racecheck (scripts/cuda_check.sh), which looks at every access to shared memory:
-// as few tokens and runs as launch every kernel that the tests launch otherwise.
-bool is_brief() {
-    return std::getenv("ESPALIER_BRIEF_TESTS") != nullptr;
-}
 
 // Texts of a batch: the first is the longest, the others are of any length up to it, or all alike.
 struct Sizes {
@@ -47,17 +32,7 @@ constexpr uint32_t attention = block_flag::attention | block_flag::qkv_bias | bl
 // Numbers that keep their size through the blocks.
 AlignedBytes model_of(const ModelSpec& spec, uint64_t seed) {
     auto tensors = random_tensors(spec, only(TensorType::f32), seed);
-    const float scale = 2.0F / std::sqrt(static_cast<float>(spec.hidden));
-    for (TensorSource& tensor : tensors) {
-        if (tensor.type != TensorType::f32 || tensor.dimensions.size() < 2) continue;
-        tensor.data = [inner = tensor.data, scale] {
-            auto bytes = inner();
-            auto* values = reinterpret_cast<float*>(bytes.data());
-            for (size_t i = 0; i < bytes.size() / sizeof(float); ++i)
-                values[i] *= scale;
-            return bytes;
-        };
-    }
+    scale_matrices(tensors, 2.0F / std::sqrt(static_cast<float>(spec.hidden)));
     return model_to_memory(spec, std::move(tensors));
 }
 

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "kernels/cuda/rows.h"
 #include "runtime/context.h"
-#include "tests/skip.h"
+#include "tests/cuda/gpu.h"
 #include "tests/tiny_model.h"
 
 namespace {
@@ -33,11 +33,7 @@ Status status_of(const Call& call) {
 }  // namespace
 
 TEST_CASE("a lost device is a status, and the process goes on") {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-        skip("no GPU");
-        return;
-    }
+    if (!has_gpu()) return;
     ModelSpec spec = tiny_spec();
     for (BlockSpec& block : spec.blocks) {
         block.heads = block.kv_heads = 1;
